@@ -1,0 +1,257 @@
+"""Every key of a configuration: its meaning, its unit, its default. The text under a key is what `--help` prints.
+
+Progress is counted in images everywhere, so that no key changes its meaning with the batch or the number of GPUs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0, strict=True)]
+NonNegative = Annotated[int, Field(ge=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+RGB = tuple[float, float, float]
+
+
+def section(cls: type) -> type:
+    """A frozen, keyword-only dataclass that pydantic validates: unknown keys refused, docstrings kept as help."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+@section
+class RunConfig:
+    """Where the run lives and what its random numbers follow from."""
+
+    dir: str = ""
+    """Run directory; the same directory resumes. Empty: runs/ and the configuration file's name."""
+    seed: Seed = 0
+    """Seed of the initial weights, the order, the views, the noise: of everything random."""
+
+
+@section
+class ViewConfig:
+    """What happens to one view of an image, in this order. Defaults: the reference implementation's."""
+
+    crop_flip_probability: Probability = 0.95
+    """Probability that the view is cropped at random, and then perhaps flipped. Otherwise: the central square."""
+    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    """Smallest and largest share of the image's area in a random crop."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a random crop; drawn log-uniformly."""
+    flip_probability: Probability = 0.5
+    """Probability that a cropped view is mirrored left to right."""
+    randaugment_probability: Probability = 0.65
+    """Probability that RandAugment (arXiv 1909.13719) follows."""
+    randaugment_num_ops: NonNegative = 2
+    """Operations that RandAugment applies one after the other, each drawn from 14."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30, strict=True)] = 9
+    """Strength of RandAugment's operations, 0..30 (torchvision's 31 bins)."""
+
+
+@section
+class DataConfig:
+    """Images, and the two views that the model sees of each."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "folder"] = "cifar10"
+    """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/."""
+    root: str = "data"
+    """Folder that holds the data set (unused by digits, which come with scikit-learn)."""
+    backend: Literal["auto", "dali", "torchvision"] = "auto"
+    """What decodes and augments. auto: DALI where it is installed, else torchvision."""
+    source_size: Positive = 32
+    """Side of the square source view, which the encoder sees, in pixels."""
+    target_size: Positive = 32
+    """Side of the square target view, which the decoder denoises, in pixels."""
+    mean: RGB | None = None
+    """Mean of the source view's channels, of values in [0, 1]. null: the data set's own."""
+    std: RGB | None = None
+    """Deviation of the source view's channels, of values in [0, 1]. null: the data set's own."""
+    source: ViewConfig = field(default_factory=ViewConfig)
+    """The source view."""
+    target: ViewConfig = field(default_factory=ViewConfig)
+    """The target view."""
+    source_noise: NonNegativeFloat = 0.1
+    """Deviation of the Gaussian noise added to the normalised source view in training."""
+    threads: NonNegative = 0
+    """CPU threads of the data pipeline in each process. 0: the cores divided among the machine's processes."""
+    prefetch_batches: Positive = 2
+    """Batches that DALI prepares ahead of the one in use."""
+
+
+@section
+class EncoderConfig:
+    """The ResNet that squeezes the source view into z."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50", "small"] = "resnet18"
+    """torchvision's ResNet of that name, or `small`: BasicBlocks of the widths and depths below."""
+    stem: Literal["3x3", "7x7"] = "3x3"
+    """First convolution: 3x3 with stride 1 for small images; 7x7 with stride 2 and max pooling as for ImageNet."""
+    z_dim: Positive = 128
+    """Width of the latent z."""
+    widths: tuple[Positive, ...] = (32, 64, 128)
+    """Channels of each stage of the `small` encoder; each stage after the first halves the resolution."""
+    depths: tuple[Positive, ...] = (1, 1, 1)
+    """Blocks in each stage of the `small` encoder."""
+
+
+@section
+class DecoderConfig:
+    """The DDPM UNet that predicts the noise in the target view, told z and t."""
+
+    channels: Positive = 128
+    """Channels at full resolution; a multiple of 32 (the groups of its normalisations)."""
+    multipliers: tuple[Positive, ...] = (1, 2, 2, 2)
+    """Channels at each resolution, as multiples of `channels`; each resolution is half of the one before."""
+    attention: tuple[bool, ...] = (False, True, False, False)
+    """Whether the blocks at each resolution are followed by self-attention."""
+    head_channels: Positive | None = None
+    """Channels of an attention head. null: one head of all channels."""
+    blocks: Positive = 2
+    """Residual blocks at each resolution on the way down (one more on the way up)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout probability inside residual blocks."""
+    resample: Literal["conv", "residual"] = "conv"
+    """Change of resolution: a convolution, or a residual block with resampling inside."""
+
+
+@section
+class ModelConfig:
+    """Encoder, decoder, and how z steers the decoder."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The encoder."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The decoder."""
+    modulation: Literal["shared"] = "shared"
+    """shared: the whole z modulates every residual block."""
+
+
+@section
+class DiffusionConfig:
+    """The forward process and what the decoder is told of it."""
+
+    schedule: Literal["linear", "cosine", "inverted"] = "linear"
+    """Noise schedule: linear betas (DDPM), cosine (arXiv 2102.09672), inverted cosine (SODA, section 3.2)."""
+    steps: Positive = 1000
+    """Number T of timesteps."""
+    beta_start: PositiveFloat = 1.0e-4
+    """First beta of the linear schedule."""
+    beta_end: PositiveFloat = 0.02
+    """Last beta of the linear schedule."""
+    time_embedding: Literal["reference", "scaled"] = "reference"
+    """Time as the decoder sees it: t/T in (0, 1] as the reference implementation, or scaled to (0, 1000]."""
+    drop_probability: Probability = 0.1
+    """Probability that a sample is denoised without z, for classifier-free guidance."""
+
+
+@section
+class TrainConfig:
+    """The optimisation. Learning rates belong to the global batch, whatever the number of GPUs."""
+
+    images: Positive | None = None
+    """How far to train, in images. Give this or `epochs`."""
+    epochs: PositiveFloat | None = None
+    """How far to train, in passes over the data set. Give this or `images`."""
+    global_batch_images: Positive = 512
+    """Images of one optimisation step, over all processes."""
+    accumulate: Positive = 1
+    """Parts into which each process cuts its share of the batch, to save memory."""
+    encoder_lr: PositiveFloat = 8.0e-4
+    """AdamW's learning rate for the encoder."""
+    decoder_lr: PositiveFloat = 4.0e-4
+    """AdamW's learning rate for the decoder."""
+    weight_decay: NonNegativeFloat = 0.05
+    """AdamW's decoupled weight decay, on all parameters."""
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    """AdamW's betas."""
+    clip_norm: PositiveFloat = 1.0
+    """Largest L2 norm of the whole gradient; longer ones are scaled down to it."""
+    warmup_images: NonNegative | None = None
+    """Images over which the learning rates rise linearly from 0. Give this or `warmup_epochs`; neither: no warm-up."""
+    warmup_epochs: NonNegativeFloat | None = None
+    """The same in passes over the data set."""
+    ema_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Decay of the weights' moving average for each step. Its horizon, global_batch_images / (1 - ema_beta) images,
+    should be shorter than the run."""
+    log_every_images: Positive = 25_600
+    """Interval of a line in metrics.jsonl and of TensorBoard scalars, in images."""
+    save_every_images: NonNegative = 0
+    """Interval of checkpoints, in images. 0: only at the end."""
+    keep_checkpoints: Positive = 2
+    """How many of the newest checkpoints stay on disk."""
+    deterministic: bool = False
+    """Use only deterministic kernels on the GPU, so that a resumed run is equal bit for bit. Slower."""
+
+
+@section
+class SamplingConfig:
+    """The image grids that a run writes: source, target, reconstruction by DDIM from the source's z."""
+
+    every_images: NonNegative = 0
+    """Interval in images of training. 0: only at the end."""
+    images: Positive = 10
+    """Images in a grid."""
+    steps: Positive = 100
+    """DDIM steps of a reconstruction; at most diffusion.steps."""
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    """Weight w of classifier-free guidance: (1 + w) with z - w without."""
+
+
+@section
+class EvaluationConfig:
+    """Probes of the frozen encoder: in training on a slice held out of train, at the end on the test split."""
+
+    during: Literal["none"] | dict[Literal["knn", "linear"], Positive] = "none"
+    """Probes to run in training and their intervals in images, as {knn: 500000, linear: 5000000}; or none."""
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of each training class that the probes in training are tested on, and not fitted to."""
+    batch_images: Positive = 512
+    """Images that a process encodes at once."""
+    protocols: tuple[Literal["knn-dino", "knn-reference", "linear-reference"], ...] = (
+        "knn-dino",
+        "knn-reference",
+        "linear-reference",
+    )
+    """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py."""
+
+
+@section
+class ParallelConfig:
+    """How the model is spread over processes."""
+
+    strategy: Literal["fsdp", "ddp"] = "fsdp"
+    """fsdp: parameters, gradients and optimizer state sharded (FSDP2). ddp: copies, gradients averaged."""
+
+
+@section
+class PerfConfig:
+    """Speed. auto: the fastest known for the device."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the networks; weights, statistics and losses stay fp32. auto: bf16 on GPUs, fp32 on CPUs."""
+    compile: Literal["auto", True, False] = "auto"
+    """torch.compile each block. auto: on GPUs."""
+    channels_last: Literal["auto", True, False] = "auto"
+    """Memory layout of activations. auto: on GPUs."""
+    kernels: Literal["auto", "pytorch"] = "auto"
+    """Implementation of the fused normalisation and modulation."""
+
+
+@section
+class Config:
+    """A training run."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    perf: PerfConfig = field(default_factory=PerfConfig)
