@@ -8,13 +8,20 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0, strict=True)]
-NonNegative = Annotated[int, Field(ge=0, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1)]
+# Strict, because pydantic would otherwise turn true into 1 and "64" into 64. A number of 64 bits holds any count here.
+Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
+NonNegative = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
+ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-RGB = tuple[float, float, float]
+# Bounded, so that a number of epochs always converts to a number of images.
+Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
+WarmupEpochs = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]
+PositiveList = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 def section(cls: type) -> type:
@@ -39,7 +46,7 @@ class ViewConfig:
 
     crop_flip_probability: Probability = 0.95
     """Probability that the view is cropped at random, and then perhaps flipped. Otherwise: the central square."""
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Smallest and largest share of the image's area in a random crop."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a random crop; drawn log-uniformly."""
@@ -67,9 +74,9 @@ class DataConfig:
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Positive = 32
     """Side of the square target view, which the decoder denoises, in pixels."""
-    mean: RGB | None = None
+    mean: tuple[Probability, Probability, Probability] | None = None
     """Mean of the source view's channels, of values in [0, 1]. null: the data set's own."""
-    std: RGB | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Deviation of the source view's channels, of values in [0, 1]. null: the data set's own."""
     source: ViewConfig = field(default_factory=ViewConfig)
     """The source view."""
@@ -93,9 +100,9 @@ class EncoderConfig:
     """First convolution: 3x3 with stride 1 for small images; 7x7 with stride 2 and max pooling as for ImageNet."""
     z_dim: Positive = 128
     """Width of the latent z."""
-    widths: tuple[Positive, ...] = (32, 64, 128)
+    widths: PositiveList = (32, 64, 128)
     """Channels of each stage of the `small` encoder; each stage after the first halves the resolution."""
-    depths: tuple[Positive, ...] = (1, 1, 1)
+    depths: PositiveList = (1, 1, 1)
     """Blocks in each stage of the `small` encoder."""
 
 
@@ -105,15 +112,15 @@ class DecoderConfig:
 
     channels: Positive = 128
     """Channels at full resolution; a multiple of 32 (the groups of its normalisations)."""
-    multipliers: tuple[Positive, ...] = (1, 2, 2, 2)
+    multipliers: PositiveList = (1, 2, 2, 2)
     """Channels at each resolution, as multiples of `channels`; each resolution is half of the one before."""
-    attention: tuple[bool, ...] = (False, True, False, False)
+    attention: Annotated[tuple[Switch, ...], Field(min_length=1)] = (False, True, False, False)
     """Whether the blocks at each resolution are followed by self-attention."""
     head_channels: Positive | None = None
     """Channels of an attention head. null: one head of all channels."""
     blocks: Positive = 2
     """Residual blocks at each resolution on the way down (one more on the way up)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: ProbabilityBelowOne = 0.1
     """Dropout probability inside residual blocks."""
     resample: Literal["conv", "residual"] = "conv"
     """Change of resolution: a convolution, or a residual block with resampling inside."""
@@ -145,7 +152,7 @@ class DiffusionConfig:
     """Last beta of the linear schedule."""
     time_embedding: Literal["reference", "scaled"] = "reference"
     """Time as the decoder sees it: t/T in (0, 1] as the reference implementation, or scaled to (0, 1000]."""
-    drop_probability: Probability = 0.1
+    drop_probability: ProbabilityBelowOne = 0.1
     """Probability that a sample is denoised without z, for classifier-free guidance."""
 
 
@@ -155,7 +162,7 @@ class TrainConfig:
 
     images: Positive | None = None
     """How far to train, in images. Give this or `epochs`."""
-    epochs: PositiveFloat | None = None
+    epochs: Epochs | None = None
     """How far to train, in passes over the data set. Give this or `images`."""
     global_batch_images: Positive = 512
     """Images of one optimisation step, over all processes."""
@@ -167,15 +174,15 @@ class TrainConfig:
     """AdamW's learning rate for the decoder."""
     weight_decay: NonNegativeFloat = 0.05
     """AdamW's decoupled weight decay, on all parameters."""
-    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    betas: tuple[ProbabilityBelowOne, ProbabilityBelowOne] = (0.9, 0.95)
     """AdamW's betas."""
     clip_norm: PositiveFloat = 1.0
     """Largest L2 norm of the whole gradient; longer ones are scaled down to it."""
     warmup_images: NonNegative | None = None
     """Images over which the learning rates rise linearly from 0. Give this or `warmup_epochs`; neither: no warm-up."""
-    warmup_epochs: NonNegativeFloat | None = None
+    warmup_epochs: WarmupEpochs | None = None
     """The same in passes over the data set."""
-    ema_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    ema_beta: ProbabilityBelowOne = 0.9999
     """Decay of the weights' moving average for each step. Its horizon, global_batch_images / (1 - ema_beta) images,
     should be shorter than the run."""
     log_every_images: Positive = 25_600
@@ -184,7 +191,7 @@ class TrainConfig:
     """Interval of checkpoints, in images. 0: only at the end."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints stay on disk."""
-    deterministic: bool = False
+    deterministic: Switch = False
     """Use only deterministic kernels on the GPU, so that a resumed run is equal bit for bit. Slower."""
 
 
@@ -198,7 +205,7 @@ class SamplingConfig:
     """Images in a grid."""
     steps: Positive = 100
     """DDIM steps of a reconstruction; at most diffusion.steps."""
-    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    guidance: NonNegativeFloat = 0.3
     """Weight w of classifier-free guidance: (1 + w) with z - w without."""
 
 
@@ -206,9 +213,9 @@ class SamplingConfig:
 class EvaluationConfig:
     """Probes of the frozen encoder: in training on a slice held out of train, at the end on the test split."""
 
-    during: Literal["none"] | dict[Literal["knn", "linear"], Positive] = "none"
+    during: Literal["none"] | Annotated[dict[Literal["knn", "linear"], Positive], Field(min_length=1)] = "none"
     """Probes to run in training and their intervals in images, as {knn: 500000, linear: 5000000}; or none."""
-    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
     """Share of each training class that the probes in training are tested on, and not fitted to."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
@@ -234,9 +241,9 @@ class PerfConfig:
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the networks; weights, statistics and losses stay fp32. auto: bf16 on GPUs, fp32 on CPUs."""
-    compile: Literal["auto", True, False] = "auto"
+    compile: Literal["auto"] | Switch = "auto"
     """torch.compile each block. auto: on GPUs."""
-    channels_last: Literal["auto", True, False] = "auto"
+    channels_last: Literal["auto"] | Switch = "auto"
     """Memory layout of activations. auto: on GPUs."""
     kernels: Literal["auto", "pytorch"] = "auto"
     """Implementation of the fused normalisation and modulation."""
@@ -247,11 +254,20 @@ class Config:
     """A training run."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    """Where the run lives and its seed."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Images, and the two views that the model sees of each."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Encoder, decoder, and how z steers the decoder."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """The forward process and what the decoder is told of it."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """The optimisation."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """The image grids that a run writes."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Probes of the frozen encoder."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How the model is spread over processes."""
     perf: PerfConfig = field(default_factory=PerfConfig)
+    """Speed."""

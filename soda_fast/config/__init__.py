@@ -1,0 +1,25 @@
+"""Configuration: YAML and `section.key=value` to frozen dataclasses, checked before torch is imported."""
+
+from soda_fast.config.dump import to_yaml
+from soda_fast.config.loader import config_from_tree, load_config
+from soda_fast.config.problems import ConfigError
+from soda_fast.config.rules import check, check_world_size
+from soda_fast.config.run_length import horizon_warning, run_length_images, warmup_images
+from soda_fast.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig, ViewConfig
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DecoderConfig",
+    "EncoderConfig",
+    "ModelConfig",
+    "ViewConfig",
+    "check",
+    "check_world_size",
+    "config_from_tree",
+    "horizon_warning",
+    "load_config",
+    "run_length_images",
+    "to_yaml",
+    "warmup_images",
+]

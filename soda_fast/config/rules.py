@@ -1,0 +1,161 @@
+"""Contradictions between keys. Each rule yields the keys that it speaks of, and one sentence with their values."""
+
+from collections.abc import Callable, Iterator
+
+from soda_fast.config.problems import ConfigError, show
+from soda_fast.config.schema import Config, ViewConfig
+
+Contradiction = tuple[tuple[str, ...], str]
+GROUPS = 32
+"""Groups of the decoder's normalisations."""
+
+
+def contradictions(config: Config) -> list[Contradiction]:
+    """All contradictions in a configuration whose keys are valid one by one."""
+    return [found for rule in RULES for found in rule(config)]
+
+
+def check(config: Config) -> None:
+    """Refuse a contradictory configuration, for instance one built or changed in Python."""
+    found = contradictions(config)
+    if found:
+        raise ConfigError(found[0][1])
+
+
+def check_world_size(config: Config, world_size: int) -> None:
+    """Refuse a batch that cannot be shared out evenly among the processes and their accumulation steps."""
+    batch, parts = config.train.global_batch_images, config.train.accumulate
+    unit = world_size * parts
+    if batch % unit:
+        nearest = max(unit, (batch + unit // 2) // unit * unit)
+        raise ConfigError(
+            f"train.global_batch_images is {batch}, which {world_size} processes times train.accumulate {parts} "
+            f"= {unit} do not divide; the nearest batch that fits is {nearest}"
+        )
+
+
+def _run_length(config: Config) -> Iterator[Contradiction]:
+    images, epochs = config.train.images, config.train.epochs
+    keys = ("train.images", "train.epochs")
+    if images is None and epochs is None:
+        yield keys, "train.images and train.epochs are both null; give one of them, as in train.images=1000000"
+    if images is not None and epochs is not None:
+        yield keys, f"train.images is {images} and train.epochs is {epochs:g}; give one, and set the other to null"
+
+
+def _warmup(config: Config) -> Iterator[Contradiction]:
+    images, epochs = config.train.warmup_images, config.train.warmup_epochs
+    if images is not None and epochs is not None:
+        text = (
+            f"train.warmup_images is {images} and train.warmup_epochs is {epochs:g}; give at most one, the other null"
+        )
+        yield ("train.warmup_images", "train.warmup_epochs"), text
+
+
+def _accumulation(config: Config) -> Iterator[Contradiction]:
+    batch, parts = config.train.global_batch_images, config.train.accumulate
+    if batch % parts:
+        text = f"train.global_batch_images is {batch}, which train.accumulate {parts} does not divide"
+        yield ("train.global_batch_images", "train.accumulate"), text
+
+
+def _small_encoder(config: Config) -> Iterator[Contradiction]:
+    encoder = config.model.encoder
+    if encoder.arch == "small" and len(encoder.widths) != len(encoder.depths):
+        text = (
+            f"model.encoder.widths {show(encoder.widths)} and model.encoder.depths {show(encoder.depths)} "
+            "must have the same length, one entry for each stage"
+        )
+        yield ("model.encoder.widths", "model.encoder.depths"), text
+
+
+def _decoder_channels(config: Config) -> Iterator[Contradiction]:
+    channels = config.model.decoder.channels
+    if channels % GROUPS:
+        text = (
+            f"model.decoder.channels is {channels}, but must be a multiple of {GROUPS}, the groups of a normalisation"
+        )
+        yield ("model.decoder.channels",), text
+
+
+def _decoder_levels(config: Config) -> Iterator[Contradiction]:
+    decoder, size = config.model.decoder, config.data.target_size
+    keys = ("model.decoder.multipliers", "model.decoder.attention")
+    if len(decoder.multipliers) != len(decoder.attention):
+        text = (
+            f"model.decoder.multipliers {show(decoder.multipliers)} and model.decoder.attention "
+            f"{show(decoder.attention)} must have the same length, one entry for each resolution"
+        )
+        yield keys, text
+    halvings = len(decoder.multipliers) - 1
+    if size % 2**halvings:
+        text = (
+            f"data.target_size is {size}, which cannot be halved {halvings} times, once between each two of "
+            f"model.decoder.multipliers {show(decoder.multipliers)}; it must be a multiple of {2**halvings}"
+        )
+        yield ("data.target_size", "model.decoder.multipliers"), text
+
+
+def _attention_heads(config: Config) -> Iterator[Contradiction]:
+    decoder = config.model.decoder
+    head = decoder.head_channels
+    if head is None:
+        return
+    attended = [wide for wide, on in zip(decoder.multipliers, decoder.attention, strict=False) if on]
+    # The middle of the UNet, at the last resolution, always attends.
+    for multiplier in dict.fromkeys([*attended, decoder.multipliers[-1]]):
+        if decoder.channels * multiplier % head:
+            text = (
+                f"model.decoder.head_channels is {head}, which does not divide the {decoder.channels * multiplier} "
+                f"channels of an attention (model.decoder.channels {decoder.channels} times {multiplier})"
+            )
+            yield ("model.decoder.head_channels", "model.decoder.channels", "model.decoder.multipliers"), text
+
+
+def _betas(config: Config) -> Iterator[Contradiction]:
+    diffusion = config.diffusion
+    if diffusion.schedule == "linear" and not diffusion.beta_start < diffusion.beta_end < 1:
+        text = (
+            f"diffusion.beta_start is {diffusion.beta_start} and diffusion.beta_end is {diffusion.beta_end}; "
+            "a linear schedule needs beta_start < beta_end < 1"
+        )
+        yield ("diffusion.beta_start", "diffusion.beta_end"), text
+
+
+def _sampling(config: Config) -> Iterator[Contradiction]:
+    steps, known = config.sampling.steps, config.diffusion.steps
+    if steps > known:
+        text = f"sampling.steps is {steps}, more than the {known} of diffusion.steps"
+        yield ("sampling.steps", "diffusion.steps"), text
+    if config.sampling.guidance and not config.diffusion.drop_probability:
+        text = (
+            f"sampling.guidance is {config.sampling.guidance:g} but diffusion.drop_probability is 0: a decoder that is "
+            "never trained without z cannot guide; set sampling.guidance to 0"
+        )
+        yield ("sampling.guidance", "diffusion.drop_probability"), text
+
+
+def _views(config: Config) -> Iterator[Contradiction]:
+    for name, view in (("data.source", config.data.source), ("data.target", config.data.target)):
+        yield from _ordered(name, view)
+
+
+def _ordered(name: str, view: ViewConfig) -> Iterator[Contradiction]:
+    for key, (low, high) in (("crop_scale", view.crop_scale), ("crop_ratio", view.crop_ratio)):
+        if low > high:
+            text = f"{name}.{key} is {show([low, high])}; the smaller must come first, as {show([high, low])}"
+            yield (f"{name}.{key}",), text
+
+
+RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
+    _run_length,
+    _warmup,
+    _accumulation,
+    _small_encoder,
+    _decoder_channels,
+    _decoder_levels,
+    _attention_heads,
+    _betas,
+    _sampling,
+    _views,
+)

@@ -1,0 +1,41 @@
+"""Lengths in images: of the run, of its warm-up, and of the weights' moving average."""
+
+from math import ceil
+
+from soda_fast.config.schema import Config
+
+HORIZONS_IN_A_RUN = 10
+"""A moving average that forgets the start ten times over is safely about the end of a run."""
+
+
+def run_length_images(config: Config, num_train_images: int) -> int:
+    """How far to train: a whole number of optimisation steps, the first that reaches `train.images` or `train.epochs`."""
+    if config.train.images is not None:
+        wanted = config.train.images
+    else:
+        assert config.train.epochs is not None, "a loaded configuration has images or epochs"
+        wanted = ceil(config.train.epochs * num_train_images)
+    batch = config.train.global_batch_images
+    return -(-wanted // batch) * batch
+
+
+def warmup_images(config: Config, num_train_images: int) -> int:
+    """Images over which the learning rates rise; 0 without warm-up. Not rounded: the rate is a function of images."""
+    if config.train.warmup_images is not None:
+        return config.train.warmup_images
+    return round((config.train.warmup_epochs or 0) * num_train_images)
+
+
+def horizon_warning(config: Config, num_train_images: int) -> str | None:
+    """A sentence if the moving average remembers the initial weights at the end of the run; None if all is well."""
+    batch, beta = config.train.global_batch_images, config.train.ema_beta
+    length = run_length_images(config, num_train_images)
+    horizon = batch / (1 - beta)
+    if horizon <= length:
+        return None
+    forgets = f"{min(1.0, HORIZONS_IN_A_RUN * batch / length):.1g}"
+    return (
+        f"train.ema_beta is {beta:g}: with train.global_batch_images {batch} its horizon is {horizon:,.0f} images, longer "
+        f"than the run of {length:,} images, so that the averaged weights still remember the initial ones; "
+        f"{round(1 - float(forgets), 12):g} would fit"
+    )
