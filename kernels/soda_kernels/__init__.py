@@ -1,0 +1,5 @@
+"""Fused kernels of soda_fast. Knows torch and triton alone."""
+
+from soda_kernels.group_norm_modulate import group_norm_modulate
+
+__all__ = ["group_norm_modulate"]

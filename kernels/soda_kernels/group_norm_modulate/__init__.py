@@ -1,0 +1,5 @@
+"""Normalise, modulate, activate, drop: one memory-bound operation."""
+
+from soda_kernels.group_norm_modulate.operator import group_norm_modulate
+
+__all__ = ["group_norm_modulate"]

@@ -1,0 +1,79 @@
+"""Layers that the encoder and the decoder share."""
+
+import torch
+import torch.nn.functional as F
+from soda_kernels import group_norm_modulate
+from torch import Tensor, nn
+
+
+class Conv2d(nn.Module):
+    """A 2-D convolution whose weight is stored (out, kernel, kernel, in), contiguous.
+
+    FSDP2 shards contiguous tensors only, and a channels_last convolution wants this very order in memory: seen through
+    `oihw`, the stored weight is channels_last without a copy. On contiguous inputs (CPUs) the small weight is copied
+    into the usual order instead, because a channels_last weight would switch the whole convolution to that layout.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        self.weight = nn.Parameter(torch.empty(out_channels, kernel_size, kernel_size, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def oihw(self) -> Tensor:
+        """The weight as (out, in, kernel, kernel): a view."""
+        return self.weight.permute(0, 3, 1, 2)
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default initialisation of a convolution."""
+        nn.init.kaiming_uniform_(self.oihw, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H', W'), in x's memory layout."""
+        weight = self.oihw
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            weight = weight.contiguous()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self) -> str:
+        out_channels, kernel, _, in_channels = self.weight.shape
+        return f"{in_channels}, {out_channels}, kernel_size={kernel}, stride={self.stride}, padding={self.padding}"
+
+
+class GroupNorm(nn.Module):
+    """GroupNorm, modulation and SiLU as one operation."""
+
+    def __init__(self, num_groups: int, channels: int) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self,
+        x: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        activation: str = "silu",
+        dropout_p: float = 0.0,
+        dropout_seed: Tensor | None = None,
+    ) -> Tensor:
+        """dropout(activation(scale * GroupNorm(x) + shift)).
+
+        x: (N, C, H, W); scale, shift: (N, C), or None for a plain normalisation; dropout_seed: 0-d int64.
+        """
+        weight, bias = self.weight.float(), self.bias.float()
+        if scale is None or shift is None:
+            scale, shift = weight.expand(len(x), -1), bias.expand(len(x), -1)
+        else:
+            scale, shift = scale * weight, torch.addcmul(shift, scale, bias)
+        return group_norm_modulate(
+            x, scale, shift, self.num_groups, activation=activation, dropout_p=dropout_p, dropout_seed=dropout_seed
+        )

@@ -1,0 +1,60 @@
+"""SODA: an encoder and a decoder that meet in z."""
+
+from torch import Tensor, nn
+
+from soda_fast.model.encoder import ResNetEncoder
+from soda_fast.model.unet import UNet
+
+
+class SODA(nn.Module):
+    """The encoder squeezes the source view into z; the decoder, told only z and t, denoises the target view.
+
+    Args:
+        encoder, decoder: the networks.
+        steps: number T of timesteps.
+        time_scale: the decoder sees time_scale * t / T. 1 as in the reference implementation; 1000 spreads the
+            sinusoidal embedding over the whole range.
+    """
+
+    def __init__(self, encoder: ResNetEncoder, decoder: UNet, steps: int = 1000, time_scale: float = 1.0) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.steps, self.time_scale = steps, time_scale
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The repeated parts of both networks: the units of compilation, sharding and checkpointing."""
+        return [*self.encoder.stages, *self.decoder.blocks]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, S, S) -> z (N, D)."""
+        return self.encoder(images)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, S, S) -> z (N, D), and the encoder's pooled features (N, F)."""
+        return self.encoder.features(images)
+
+    def denoise(
+        self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
+    ) -> Tensor:
+        """The noise in x_t.
+
+        Args:
+            x_t: (N, 3, T, T), noised images of values around [-1, 1].
+            t: (N,) integers in 1..steps.
+            z: (N, D).
+            drop_mask: (N,), 1 where the sample is denoised without z (its z becomes 0).
+            dropout_seed: 0-d int64; needed in training if the decoder has dropout.
+
+        Returns:
+            (N, 3, T, T).
+        """
+        time = t.float() * (self.time_scale / self.steps)
+        z = z * (1 - drop_mask.to(z.dtype))[:, None]
+        return self.decoder(x_t, time, z, dropout_seed)
+
+    def forward(
+        self, source: Tensor, x_t: Tensor, t: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
+    ) -> Tensor:
+        """The noise in x_t, told z of the source view. Shapes as in `encode` and `denoise`."""
+        return self.denoise(x_t, t, self.encode(source), drop_mask, dropout_seed)

@@ -1,0 +1,116 @@
+"""The decoder: the DDPM UNet (Ho et al., arXiv 2006.11239), steered by the timestep and by z."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from soda_fast.model.blocks import Middle, Resample, Stage
+from soda_fast.model.layers import Conv2d, GroupNorm
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the time, then two linear layers: (N,) -> (N, 4 * channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.lin1 = nn.Linear(channels, 4 * channels)
+        self.lin2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """time: (N,) float32. Frequencies 10000 ** (-i / (half - 1)); [sin, cos]; computed in float32."""
+        half = self.channels // 2
+        rate = torch.exp(torch.arange(half, device=time.device) * (-math.log(10_000) / (half - 1)))
+        angle = time[:, None] * rate[None, :]
+        sinusoids = torch.cat((angle.sin(), angle.cos()), dim=1).to(self.lin1.weight.dtype)
+        return self.lin2(F.silu(self.lin1(sinusoids)))
+
+
+class UNet(nn.Module):
+    """Predicts the noise in x_t.
+
+    Args:
+        z_dim: width of z.
+        channels: at full resolution; a multiple of 32.
+        multipliers: channels at each resolution as multiples of `channels`; each resolution is half of the one before.
+        attention: whether the blocks at each resolution attend.
+        head_channels: of an attention head; None: one head.
+        blocks: residual blocks at each resolution on the way down; one more on the way up.
+        dropout: probability, inside residual blocks.
+        resample: "conv" or "residual".
+    """
+
+    def __init__(
+        self,
+        z_dim: int = 128,
+        channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        attention: Sequence[bool] = (False, True, False, False),
+        head_channels: int | None = None,
+        blocks: int = 2,
+        dropout: float = 0.1,
+        resample: str = "conv",
+    ) -> None:
+        super().__init__()
+        time_dim = 4 * channels
+        common = (time_dim, z_dim, dropout)
+        widths = [channels * multiplier for multiplier in multipliers]
+        last = len(widths) - 1
+        self.conv_in = Conv2d(3, channels, 3, padding=1)
+        self.time_emb = TimeEmbedding(channels)
+
+        self.down = nn.ModuleList()
+        current, skips = channels, [channels]
+        for level, (width, attend) in enumerate(zip(widths, attention, strict=True)):
+            for _ in range(blocks):
+                self.down.append(Stage(current, width, *common, attend, head_channels))
+                current = width
+                skips.append(current)
+            if level < last:
+                self.down.append(Resample("down", current, *common, residual=resample == "residual"))
+                skips.append(current)
+
+        self.middle = Middle(current, *common, head_channels)
+
+        self.up = nn.ModuleList()
+        for level in range(last, -1, -1):
+            for _ in range(blocks + 1):
+                self.up.append(Stage(current + skips.pop(), widths[level], *common, attention[level], head_channels))
+                current = widths[level]
+            if level > 0:
+                self.up.append(Resample("up", current, *common, residual=resample == "residual"))
+
+        self.norm_out = GroupNorm(8, channels)
+        self.conv_out = Conv2d(channels, 3, 3, padding=1)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The repeated parts, in the order in which they run."""
+        return [*self.down, self.middle, *self.up]
+
+    def forward(self, x_t: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
+        """x_t (N, 3, T, T), time (N,) float32, z (N, z_dim) -> noise (N, 3, T, T).
+
+        dropout_seed: 0-d int64; needed in training if dropout > 0.
+        """
+        embedded = self.time_emb(time)
+        seeds = self._block_seeds(dropout_seed)
+        x = self.conv_in(x_t)
+        skips = [x]
+        for block in self.down:
+            x = block(x, embedded, z, next(seeds))
+            skips.append(x)
+        x = self.middle(x, embedded, z, next(seeds))
+        for block in self.up:
+            if isinstance(block, Stage):
+                x = torch.cat((x, skips.pop()), dim=1)
+            x = block(x, embedded, z, next(seeds))
+        return self.conv_out(self.norm_out(x))
+
+    def _block_seeds(self, dropout_seed: Tensor | None) -> Iterator[Tensor | None]:
+        """One seed a block, each different, so that blocks of one shape do not drop the same elements."""
+        for number in range(len(self.blocks)):
+            yield None if dropout_seed is None else dropout_seed + (2 * number << 32)
