@@ -1,6 +1,7 @@
 """Configuration: YAML and `section.key=value` to frozen dataclasses, checked before torch is imported."""
 
 from soda_fast.config.dump import to_yaml
+from soda_fast.config.help import help_text
 from soda_fast.config.loader import config_from_tree, load_config
 from soda_fast.config.problems import ConfigError
 from soda_fast.config.rules import check, check_world_size
@@ -17,6 +18,7 @@ __all__ = [
     "check",
     "check_world_size",
     "config_from_tree",
+    "help_text",
     "horizon_warning",
     "load_config",
     "run_length_images",

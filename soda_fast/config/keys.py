@@ -27,7 +27,7 @@ class Key:
 def walk(section: type, prefix: str = "") -> Iterator[tuple[str, type | Key]]:
     """Every section (as its class) and every key below `section`, in the order of the schema."""
     hints = get_type_hints(section, include_extras=True)
-    for item in fields(section):  # type: ignore[arg-type]  # sections are dataclasses
+    for item in fields(section):
         name, hint = prefix + item.name, hints[item.name]
         if is_dataclass(hint) and isinstance(hint, type):
             yield name, hint

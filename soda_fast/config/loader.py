@@ -77,9 +77,7 @@ def _gather(document: Located, problems: list[Problem]) -> dict[str, Located]:
     if isinstance(document.value, dict):
         _gather_section(document.value, "", found, problems)
     elif document.value is not None:
-        text = (
-            f"the configuration is {show(document.value)}; expected sections and keys, as in `train: {{images: 1000}}`"
-        )
+        text = f"found {show(document.value)}, expected sections and their keys, as in `train: {{images: 1000}}`"
         raise_first([Problem(document.place, text)])
     return found
 
@@ -134,7 +132,7 @@ def _nest(found: dict[str, Located]) -> dict[str, Any]:
 
 
 def _key_of(location: tuple[int | str, ...]) -> str:
-    """The key at fault. pydantic adds the place in a list and the branch of a union, which the sentence does not need."""
+    """The key at fault, without the place in a list and the branch of a union that pydantic adds to it."""
     names = (".".join(str(part) for part in location[:count]) for count in range(1, len(location) + 1))
     return next(name for name in names if name in KEYS)
 

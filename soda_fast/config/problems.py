@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_SHOWN = 60
+LONGEST_SHOWN = 80
 
 
 class ConfigError(ValueError):

@@ -46,9 +46,7 @@ def _run_length(config: Config) -> Iterator[Contradiction]:
 def _warmup(config: Config) -> Iterator[Contradiction]:
     images, epochs = config.train.warmup_images, config.train.warmup_epochs
     if images is not None and epochs is not None:
-        text = (
-            f"train.warmup_images is {images} and train.warmup_epochs is {epochs:g}; give at most one, the other null"
-        )
+        text = f"train.warmup_images is {images} and train.warmup_epochs is {epochs:g}; give at most one of them"
         yield ("train.warmup_images", "train.warmup_epochs"), text
 
 
@@ -72,9 +70,7 @@ def _small_encoder(config: Config) -> Iterator[Contradiction]:
 def _decoder_channels(config: Config) -> Iterator[Contradiction]:
     channels = config.model.decoder.channels
     if channels % GROUPS:
-        text = (
-            f"model.decoder.channels is {channels}, but must be a multiple of {GROUPS}, the groups of a normalisation"
-        )
+        text = f"model.decoder.channels is {channels}, but must be a multiple of {GROUPS} (the groups of GroupNorm)"
         yield ("model.decoder.channels",), text
 
 

@@ -9,7 +9,7 @@ HORIZONS_IN_A_RUN = 10
 
 
 def run_length_images(config: Config, num_train_images: int) -> int:
-    """How far to train: a whole number of optimisation steps, the first that reaches `train.images` or `train.epochs`."""
+    """How far to train: `train.images` or `train.epochs`, rounded up to a whole number of optimisation steps."""
     if config.train.images is not None:
         wanted = config.train.images
     else:
@@ -35,7 +35,7 @@ def horizon_warning(config: Config, num_train_images: int) -> str | None:
         return None
     forgets = f"{min(1.0, HORIZONS_IN_A_RUN * batch / length):.1g}"
     return (
-        f"train.ema_beta is {beta:g}: with train.global_batch_images {batch} its horizon is {horizon:,.0f} images, longer "
-        f"than the run of {length:,} images, so that the averaged weights still remember the initial ones; "
+        f"train.ema_beta is {beta:g}: with train.global_batch_images {batch} its horizon is {horizon:,.0f} images, "
+        f"longer than the run of {length:,} images, so that the averaged weights still remember the initial ones; "
         f"{round(1 - float(forgets), 12):g} would fit"
     )

@@ -3,31 +3,25 @@
 Progress is counted in images everywhere, so that no key changes its meaning with the batch or the number of GPUs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-# Strict, because pydantic would otherwise turn true into 1 and "64" into 64. A number of 64 bits holds any count here.
-Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
-NonNegative = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
-ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Share = Annotated[float, Field(gt=0, le=1, strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-# Bounded, so that a number of epochs always converts to a number of images.
-Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
-WarmupEpochs = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]
-PositiveList = Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-
-def section(cls: type) -> type:
-    """A frozen, keyword-only dataclass that pydantic validates: unknown keys refused, docstrings kept as help."""
-    cls.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
-    return dataclass(frozen=True, kw_only=True)(cls)
+from soda_fast.config.types import (
+    Epochs,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    PositiveList,
+    Probability,
+    ProbabilityBelowOne,
+    Share,
+    Switch,
+    WarmupEpochs,
+    section,
+)
 
 
 @section
@@ -36,7 +30,7 @@ class RunConfig:
 
     dir: str = ""
     """Run directory; the same directory resumes. Empty: runs/ and the configuration file's name."""
-    seed: Seed = 0
+    seed: NonNegative = 0
     """Seed of the initial weights, the order, the views, the noise: of everything random."""
 
 
@@ -254,20 +248,11 @@ class Config:
     """A training run."""
 
     run: RunConfig = field(default_factory=RunConfig)
-    """Where the run lives and its seed."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Images, and the two views that the model sees of each."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Encoder, decoder, and how z steers the decoder."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    """The forward process and what the decoder is told of it."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The optimisation."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """The image grids that a run writes."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Probes of the frozen encoder."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """How the model is spread over processes."""
     perf: PerfConfig = field(default_factory=PerfConfig)
-    """Speed."""

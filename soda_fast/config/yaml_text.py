@@ -1,7 +1,7 @@
 """YAML text to values that remember their line: a small, safe part of YAML that reads the same everywhere.
 
-Scalars follow YAML 1.2, so that 1e-3 is a number, and yes, 010 and 1:30 are not a truth, eight and ninety. Tags, anchors
-and aliases are refused: a configuration needs none, and none can then build objects or grow without bound.
+Scalars follow YAML 1.2, so that 1e-3 is a number, and yes, 010 and 1:30 are not a truth, eight and ninety. Tags,
+anchors and aliases are refused: a configuration needs none, and none can then build objects or grow without bound.
 """
 
 import re
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not supported", problem_mark=event.start_mark)
         if getattr(event, "tag", None) is not None:
@@ -70,7 +70,8 @@ def _build(node: yaml.Node, name: str, place: Place | None, here: Place) -> Loca
         return Located(_mapping(node, name, place), here)
     if isinstance(node, yaml.SequenceNode):
         return Located([_build(child, name, place, here).plain() for child in node.value], here)
-    return Located(scalar(node.value) if node.style is None else node.value, here)
+    quoted = getattr(node, "style", None) is not None
+    return Located(node.value if quoted else scalar(node.value), here)
 
 
 def _mapping(node: yaml.MappingNode, name: str, place: Place | None) -> dict[str, Located]:
@@ -80,9 +81,8 @@ def _mapping(node: yaml.MappingNode, name: str, place: Place | None) -> dict[str
         if not isinstance(key, yaml.ScalarNode):
             raise ConfigError(f"{here.text}: a key must be a name, not a list or a mapping")
         if key.value in found:
-            raise ConfigError(
-                f"{here.text}: {key.value}: written twice, first at {found[key.value].place.text}; keep one"
-            )
+            first = found[key.value].place.text
+            raise ConfigError(f"{here.text}: {key.value}: written twice, first at {first}; keep one")
         found[key.value] = _build(child, name, place, here)
     return found
 
