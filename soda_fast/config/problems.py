@@ -59,7 +59,8 @@ def raise_first(problems: Sequence[Problem]) -> None:
     prefix = f"{first.place.text}: " if first.place.text else ""
     others = len(problems) - 1
     suffix = f" ({others} more mistake{'s' if others > 1 else ''} after this one)" if others else ""
-    raise ConfigError(prefix + first.text + suffix)
+    # A quoted key may hold line breaks; the sentence may not.
+    raise ConfigError((prefix + first.text + suffix).replace("\n", " "))
 
 
 def show(value: Any) -> str:

@@ -5,6 +5,7 @@ anchors and aliases are refused: a configuration needs none, and none can then b
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -41,7 +42,8 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        peek: Callable[[], yaml.Event] = self.peek_event
+        event = peek()
         if getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not supported", problem_mark=event.start_mark)
         if getattr(event, "tag", None) is not None:
