@@ -42,18 +42,22 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        peek: Callable[[], yaml.Event] = self.peek_event
+        peek: Callable[[], Any] = self.peek_event
         event = peek()
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not supported", problem_mark=event.start_mark)
-        if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem="tags (!...) are not supported", problem_mark=event.start_mark)
-        if self.depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+        refusal = self._refusal(event)
+        if refusal:
+            raise yaml.MarkedYAMLError(problem=refusal, problem_mark=event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _refusal(self, event: Any) -> str | None:
+        if getattr(event, "anchor", None) is not None:
+            return "anchors and aliases are not supported"
+        if getattr(event, "tag", None) is not None:
+            return "tags (!...) are not supported"
+        return "nested too deeply" if self.depth > DEEPEST else None
 
 
 def parse(text: str, name: str, place: Place | None = None) -> Located:
