@@ -1,0 +1,127 @@
+"""k-NN classification of frozen features, all k in one pass, in bounded memory.
+
+Weighted votes are those of DINO (arXiv 2104.14294, eval_knn.py); uniform votes those of scikit-learn's
+KNeighborsClassifier on L2-normalised features, where Euclidean order is cosine order.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from soda_fast.evaluation.numerics import check_features, check_labels, full_precision, l2_normalize
+
+# Similarities held at once when the caller names no chunk: 64 MiB of float32, and 128 MiB of sorting keys.
+_SIMILARITIES_AT_ONCE = 2**24
+
+
+def knn_accuracy(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    ks: Sequence[int] = (10, 20),
+    temperature: float | None = 0.07,
+    chunk: int | None = None,
+) -> dict[int, float]:
+    """Top-1 accuracy of k-NN classification by cosine similarity.
+
+    Similarities are float32 products of normalised rows (zero rows are allowed: similar to nothing, 0). Of bank rows
+    equal in similarity the first comes first. Of classes equal in votes the smallest label wins. A query whose class
+    the bank lacks counts as wrong.
+
+    Args:
+        bank: (N, D) floating point. The neighbours.
+        bank_labels: (N,) integers, any values.
+        queries: (M, D) floating point, on the bank's device.
+        query_labels: (M,) integers.
+        ks: numbers of neighbours, each 1..N.
+        temperature: of the votes exp(similarity / temperature); None: every neighbour has one vote.
+        chunk: queries compared with the bank at once; None: as many as fit some 300 MiB. Does not change the result.
+
+    Returns:
+        {k: accuracy in [0, 1]}, in the order of `ks`.
+
+    Raises:
+        ValueError: inputs that are empty, not finite or do not fit together; ks empty, below 1 or above N.
+    """
+    bank, queries = torch.as_tensor(bank), torch.as_tensor(queries)
+    check_features("bank", bank)
+    check_features("queries", queries)
+    bank_labels = check_labels("bank_labels", torch.as_tensor(bank_labels), bank)
+    query_labels = check_labels("query_labels", torch.as_tensor(query_labels), queries)
+    _check_together(bank, queries)
+    ordered_ks = _checked_ks(ks, len(bank))
+    _check_settings(temperature, chunk)
+
+    classes, bank_classes = torch.unique(bank_labels, return_inverse=True)
+    bank, queries = l2_normalize(bank), l2_normalize(queries)
+    chunk = chunk or max(1, _SIMILARITIES_AT_ONCE // len(bank))
+    correct = torch.zeros(len(ordered_ks), dtype=torch.int64, device=bank.device)
+    with torch.no_grad(), full_precision():
+        for some_queries, some_labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
+            similarity, neighbours = nearest(some_queries, bank, ordered_ks[-1])
+            predicted = _vote(similarity, bank_classes[neighbours], len(classes), ordered_ks, temperature)
+            correct += (classes[predicted] == some_labels).sum(dim=1)
+    accuracy = {k: count / len(queries) for k, count in zip(ordered_ks, correct.tolist(), strict=True)}
+    return {int(k): accuracy[int(k)] for k in ks}
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(M, k) float32 similarities, falling, and (M, k) int64 bank rows; of equal similarities the first row first."""
+    similarity = queries @ bank.T
+    # topk may take any of several equal values. One integer of similarity and row leaves it no choice: floats sort
+    # like their bits (negative ones reversed), and adding 0 turns -0 into 0.
+    bits = (similarity + 0.0).view(torch.int32)
+    order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
+    row_from_end = torch.arange(len(bank) - 1, -1, -1, device=bank.device)
+    keys = torch.topk((order << 32) + row_from_end, k, dim=1).values
+    neighbours = len(bank) - 1 - (keys & 0xFFFFFFFF)
+    return similarity.gather(1, neighbours), neighbours
+
+
+def _vote(
+    similarity: Tensor, neighbour_classes: Tensor, num_classes: int, ks: list[int], temperature: float | None
+) -> Tensor:
+    """(len(ks), M) int64: the class with most votes among the first k neighbours, for each of the rising ks."""
+    if temperature is None:
+        weights = torch.ones_like(similarity, dtype=torch.float64)
+    else:
+        # Relative to the nearest neighbour, so that exp cannot overflow: a factor common to all classes of a query.
+        weights = torch.exp((similarity - similarity[:, :1]).double() / temperature)
+    votes = torch.zeros(len(similarity), num_classes, dtype=torch.float64, device=similarity.device)
+    predicted = []
+    for previous, k in zip([0, *ks], ks, strict=False):
+        votes.scatter_add_(1, neighbour_classes[:, previous:k], weights[:, previous:k])
+        # argmax returns the first of equal values, and classes are sorted: the smallest label.
+        predicted.append(votes.argmax(dim=1))
+    return torch.stack(predicted)
+
+
+def _check_together(bank: Tensor, queries: Tensor) -> None:
+    if bank.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"bank has {bank.shape[1]} features and queries have {queries.shape[1]}: take both from one encoder"
+        )
+    if bank.device != queries.device:
+        raise ValueError(f"bank is on {bank.device} and queries are on {queries.device}: move one of them")
+
+
+def _checked_ks(ks: Sequence[int], num_bank: int) -> list[int]:
+    """The different ks, rising."""
+    if not isinstance(ks, Sequence) or len(ks) == 0:
+        raise ValueError(f"ks is {ks!r}: give at least one number of neighbours, as (20,)")
+    for k in ks:
+        if isinstance(k, bool) or int(k) != k or k < 1:
+            raise ValueError(f"ks has {k!r}: a number of neighbours is an integer of at least 1")
+        if k > num_bank:
+            raise ValueError(f"k = {k} neighbours but the bank has {num_bank} rows: lower k or enlarge the bank")
+    return sorted({int(k) for k in ks})
+
+
+def _check_settings(temperature: float | None, chunk: int | None) -> None:
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature is {temperature}: give a positive number, or None for uniform votes")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}: compare at least 1 query at once, or give None")
