@@ -1,0 +1,1 @@
+"""What every statement about speed rests on. Run from the repository's root: python -m benchmarks.NAME."""

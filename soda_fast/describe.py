@@ -1,0 +1,64 @@
+"""What a configuration amounts to: parameters, arithmetic, steps. For `--dry-run` and the benchmarks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from soda_fast.build import build_model
+from soda_fast.config import Config, horizon_warning, run_length_images, warmup_images
+from soda_fast.data import load_dataset
+from soda_fast.data.catalog import known_train_images
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations of convolutions, linear layers and attention for one image (2 per multiply-add)."""
+
+    encoder_forward: int
+    decoder_forward: int
+    forward_backward: int
+
+
+def count_flops(config: Config) -> Cost:
+    """Count on shapes alone: no memory, no arithmetic."""
+    with torch.device("meta"):
+        model = build_model(config)
+        source = torch.empty(1, 3, config.data.source_size, config.data.source_size)
+        target = torch.empty(1, 3, config.data.target_size, config.data.target_size)
+        t, drop_mask = torch.ones(1, dtype=torch.int64), torch.zeros(1)
+        model.eval()
+        with FlopCounterMode(display=False) as encoder:
+            z = model.encode(source)
+        with FlopCounterMode(display=False) as decoder:
+            model.denoise(target, t, z, drop_mask)
+        with FlopCounterMode(display=False) as step:
+            model(source, target, t, drop_mask).sum().backward()
+    return Cost(encoder.get_total_flops(), decoder.get_total_flops(), step.get_total_flops())
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def describe(config: Config) -> str:
+    """A few lines: parameters, FLOPs, length of the run. Reads the data set only if its size is not known by name."""
+    model, cost = build_model(config), count_flops(config)
+    num_images = known_train_images(config.data.dataset) or len(load_dataset(config.data).train)
+    length, batch = run_length_images(config, num_images), config.train.global_batch_images
+    lines = [
+        f"parameters   encoder {count_parameters(model.encoder):,}, decoder {count_parameters(model.decoder):,}",
+        f"arithmetic   forward {_giga(cost.encoder_forward + cost.decoder_forward)} GFLOP per image "
+        f"(encoder {_giga(cost.encoder_forward)}), forward and backward {_giga(cost.forward_backward)}",
+        f"length       {length:,} images = {length // batch:,} steps of {batch} = {length / num_images:.1f} epochs "
+        f"of {num_images:,} images",
+        f"warm-up      {warmup_images(config, num_images):,} images",
+    ]
+    warning = horizon_warning(config, num_images)
+    return "\n".join(lines + ([f"warning: {warning}"] if warning else []))
+
+
+def _giga(flops: int) -> str:
+    return f"{flops / 1e9:.3g}"

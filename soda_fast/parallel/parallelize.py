@@ -1,0 +1,53 @@
+"""Spread a model over processes: global BatchNorm, compilation, sharding, in this order."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+from soda_fast.parallel.batch_norm import synchronise_batch_norm
+
+
+def parallelize(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    mesh: DeviceMesh,
+    *,
+    bf16: bool,
+    compile_blocks: bool,
+    entry_methods: Sequence[str] = (),
+) -> None:
+    """Prepare `model` for training on the processes of `mesh`, in place. Parameter names do not change.
+
+    Args:
+        model: on its device, with float32 parameters.
+        blocks: its repeated parts: compiled and sharded one by one, so that compile time stays flat and
+            communication overlaps computation.
+        mesh: from `Processes.mesh`.
+        bf16: compute in bfloat16; parameters, gradients' reduction and optimizer stay float32.
+        compile_blocks: torch.compile each block; a block that does not compile whole is an error.
+        entry_methods: methods besides forward that callers use; FSDP gathers parameters for these too.
+    """
+    synchronise_batch_norm(model, dist.group.WORLD)
+    if compile_blocks:
+        for block in blocks:
+            block.compile(fullgraph=True)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else None
+    for block in (*blocks, model):
+        fully_shard(block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy())
+    for method in entry_methods:
+        register_fsdp_forward_method(model, method)
+
+
+def reshard(model: nn.Module) -> None:
+    """Give the gathered parameters back.
+
+    A forward without backward leaves the root's parameters gathered; whoever then reads `model.parameters()` (the EMA,
+    a checkpoint) would see plain tensors that are not the sharded weights.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -1,0 +1,76 @@
+"""The processes of a run: started by torchrun, or just this one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def mesh(self, strategy: str) -> DeviceMesh:
+        """How parameters are laid over the processes. fsdp: sharded over all. ddp: a copy each."""
+        if strategy == "fsdp":
+            return init_device_mesh(self.device.type, (self.world_size,), mesh_dim_names=("shard",))
+        return init_device_mesh(self.device.type, (self.world_size, 1), mesh_dim_names=("replicate", "shard"))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all processes. A collective."""
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.world_size
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        # On a GPU the barrier's own collective must know its device.
+        dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
+
+
+@contextmanager
+def start_processes(device_type: str | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or be the only one; leave the process group at the end.
+
+    Args:
+        device_type: "cuda" or "cpu"; None: CUDA if there is a GPU.
+
+    Raises:
+        ValueError: more processes on this machine than GPUs.
+    """
+    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    device = torch.device("cpu")
+    if device_type == "cuda":
+        if local_world_size > torch.cuda.device_count():
+            raise ValueError(
+                f"{local_world_size} processes on this machine but {torch.cuda.device_count()} GPUs: "
+                f"start torchrun with --nproc-per-node={torch.cuda.device_count()}"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+    store = None if "RANK" in os.environ else dist.HashStore()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    try:
+        yield Processes(rank, world_size, local_rank, local_world_size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,126 @@
+"""The Python API: trained models from a run directory or an exported folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from soda_fast import counter_rng
+from soda_fast.build import build_model, build_schedule
+from soda_fast.checkpoint_reader import read_tensors
+from soda_fast.config import Config, config_from_tree
+from soda_fast.diffusion import ddim_sample
+from soda_fast.export import CONFIG_NAME, DECODER_NAME, ENCODER_NAME, from_exported
+from soda_fast.model import SODA, ResNetEncoder
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.checkpoint import latest
+
+
+class PretrainedSODA(SODA):
+    """A trained SODA that can also make images. `encode`, `features` and `denoise` are `SODA`'s."""
+
+    def __init__(self, model: SODA, config: Config) -> None:
+        super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
+        self.config = config
+        self.register_buffer("alphabar", build_schedule(config).sampling_alphabar(), persistent=False)
+
+    def sample(self, z: Tensor, steps: int = 100, guidance: float = 0.3, x_T: Tensor | None = None) -> Tensor:
+        """Images from z by DDIM, with classifier-free guidance.
+
+        Args:
+            z: (N, D), on the model's device.
+            steps: DDIM steps, at most the schedule's.
+            guidance: w; 0 is half the work.
+            x_T: (N, 3, T, T) starting noise; None: the same for every call, a function of the row's number.
+
+        Returns:
+            (N, 3, T, T) float32 images in [0, 1]; the noise that the schedule leaves can pass the ends by 0.02.
+        """
+        if x_T is None:
+            size = self.config.data.target_size
+            x_T = counter_rng.normal(self.config.run.seed, "samples", torch.arange(len(z)), (3, size, size))
+        return ddim_sample(self.denoise, self.alphabar, z, x_T.to(z.device), steps, guidance)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an image to the encoder's input: central square, resized, normalised as in training.
+
+    mean, std: of the channels in [0, 1]; size: side of the input in pixels.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image of any mode -> (3, size, size) float32."""
+        from torchvision.transforms import functional as F
+
+        side = min(image.size)
+        square = F.center_crop(image.convert("RGB"), [side, side])
+        resized = square if side == self.size else F.resize(square, [self.size, self.size], antialias=True)
+        return F.normalize(F.to_tensor(resized), list(self.mean), list(self.std))
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> PretrainedSODA:
+    """The moving-average weights of a run's newest checkpoint, or of an exported folder; eval mode, float32.
+
+    Raises:
+        ValueError: `path` is neither; or its checkpoint does not fit its configuration.
+    """
+    model, config = _load(Path(path), read_decoder=True)
+    return PretrainedSODA(model, config).eval().requires_grad_(False).to(device)
+
+
+def load_encoder(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[ResNetEncoder, Callable[[Image.Image], Tensor]]:
+    """The encoder alone, images (N, 3, S, S) -> z (N, D), and the preprocessing of one PIL image to (3, S, S).
+
+    `encoder.features(images)` gives (z, pooled features). Raises as `load`.
+    """
+    model, config = _load(Path(path), read_decoder=False)
+    return model.encoder.eval().requires_grad_(False).to(device), preprocess(config)
+
+
+def preprocess(config: Config) -> Preprocess:
+    """The encoder's preprocessing in a resolved configuration."""
+    assert config.data.mean is not None and config.data.std is not None, "a run's configuration is resolved"
+    return Preprocess(config.data.source_size, config.data.mean, config.data.std)
+
+
+def load_run(run: RunDirectory) -> tuple[SODA, Config, Path]:
+    """The moving-average weights of a run's newest checkpoint, its configuration, and the checkpoint's path.
+
+    Raises:
+        ValueError: no run, or no whole checkpoint in it.
+    """
+    config = run.load_config()
+    checkpoint, complaints = latest(run.checkpoints)
+    if checkpoint is None:
+        found = f" ({complaints[0]})" if complaints else ""
+        raise ValueError(f"{run.path} has no whole checkpoint to load{found}; train it first")
+    model = build_model(config)
+    state = model.state_dict()
+    read_tensors(checkpoint, "ema.", state)
+    return model, config, checkpoint
+
+
+def _load(path: Path, read_decoder: bool) -> tuple[SODA, Config]:
+    if not (path / CONFIG_NAME).is_file():
+        model, config, _ = load_run(RunDirectory(path))
+        return model, config
+    config = config_from_tree(json.loads((path / CONFIG_NAME).read_text())["config"])
+    model = build_model(config)
+    networks: list[tuple[nn.Module, str]] = [(model.encoder, ENCODER_NAME)]
+    if read_decoder:
+        networks.append((model.decoder, DECODER_NAME))
+    for network, name in networks:
+        network.load_state_dict(from_exported(network, load_file(path / name)))
+    return model, config

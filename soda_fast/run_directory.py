@@ -1,0 +1,120 @@
+"""A run's directory: what lies where.
+
+    config.yaml       the resolved configuration
+    metrics.jsonl     one object a line
+    tensorboard/      the same for TensorBoard, and pictures
+    samples/*.png     source, target, reconstruction
+    checkpoints/      see training/checkpoint.py
+    evaluation.json   probes of the last checkpoint
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from soda_fast.config import Config, ConfigError, load_config, to_yaml
+from soda_fast.files import write_atomically
+
+# Keys that a resumed run may change: they do not touch what has been learnt so far. All below a name count.
+FREE_KEYS = (
+    "run.dir",
+    "data.root",
+    "data.backend",
+    "data.threads",
+    "data.prefetch_batches",
+    "train.images",
+    "train.epochs",
+    "train.log_every_images",
+    "train.save_every_images",
+    "train.keep_checkpoints",
+    "train.deterministic",
+    "sampling",
+    "evaluation",
+    "parallel",
+    "perf",
+)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    def load_config(self) -> Config:
+        """The run's configuration.
+
+        Raises:
+            ValueError: this is not a run's directory.
+        """
+        if not self.config.is_file():
+            near = difflib.get_close_matches(self.path.name, _siblings(self.path))
+            hint = f"; did you mean {self.path.with_name(near[0])}?" if near else ""
+            raise ValueError(f"{self.path} is not a run directory: it has no config.yaml{hint}")
+        return load_config(self.config)
+
+    def create(self, config: Config) -> None:
+        """Make the folders and write config.yaml.
+
+        Raises:
+            ValueError: the folder cannot be made or written; or it holds a run whose configuration differs in keys that
+                shape what is learnt.
+        """
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ValueError(f"run.dir {self.path}: cannot be made ({reason}); choose another run.dir") from error
+        if self.config.is_file():
+            refuse_changes(load_config(self.config), config, self.path)
+        try:
+            write_atomically(self.config, to_yaml(config).encode())
+        except OSError as error:
+            raise ValueError(f"run.dir {self.path}: cannot be written ({error.strerror}); choose another run.dir") from error
+
+
+def refuse_changes(saved: Config, wanted: Config, path: Path) -> None:
+    """Refuse to continue a run under a configuration that would have learnt something else."""
+    before, after = (dict(_leaves(asdict(config))) for config in (saved, wanted))
+    changed = [key for key in after if after[key] != before[key] and not _is_free(key)]
+    if changed:
+        key = changed[0]
+        more = f" ({len(changed) - 1} more keys differ)" if len(changed) > 1 else ""
+        raise ConfigError(
+            f"{path} holds a run with {key} = {before[key]!r}, not {after[key]!r}{more}; "
+            "give the saved value to resume, or another run.dir to start anew"
+        )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _siblings(path: Path) -> list[str]:
+    return [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []

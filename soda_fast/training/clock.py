@@ -1,0 +1,43 @@
+"""Where the time goes: training, waiting for data, and pauses that are not training."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pace:
+    """images_per_second: without pauses. data_wait_share: of that time, 0..1, in which training waited for images."""
+
+    images_per_second: float
+    data_wait_share: float
+
+
+class Clock:
+    """Measures intervals of training. Call `lap` only where the device has finished (after reading a result)."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._start, self._waited, self._paused = now(), 0.0, 0.0
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Time inside counts as training, and as waiting for data."""
+        start = self._now()
+        yield
+        self._waited += self._now() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time inside (evaluation, checkpoints, pictures) does not count."""
+        start = self._now()
+        yield
+        self._paused += self._now() - start
+
+    def lap(self, images: int) -> Pace:
+        """The pace over the `images` trained since the last lap; a new lap starts."""
+        seconds = max(self._now() - self._start - self._paused, 1e-9)
+        pace = Pace(images / seconds, self._waited / seconds)
+        self._start, self._waited, self._paused = self._now(), 0.0, 0.0
+        return pace

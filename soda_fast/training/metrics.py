@@ -1,0 +1,95 @@
+"""What a run reports: metrics.jsonl, TensorBoard, the terminal. Only the main process writes."""
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from soda_fast.files import write_atomically
+
+
+def forget_after(path: Path, images_seen: int) -> None:
+    """Drop the lines of metrics.jsonl that a resumed run is about to write again, and a half-written last one."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _is_until(line, images_seen)]
+    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _is_until(line: str, images_seen: int) -> bool:
+    try:
+        return json.loads(line)["images_seen"] <= images_seen
+    except json.JSONDecodeError:
+        return False
+
+
+class Metrics:
+    """Writers of one run, as a context manager after `start`. On other processes than the main one, silent.
+
+    Args:
+        directory: the run's.
+        total_images: where the run ends.
+    """
+
+    def __init__(self, directory: Path, total_images: int, is_main: bool) -> None:
+        self.directory, self.total_images, self.is_main = directory, total_images, is_main
+        self.logged_images = 0
+
+    def start(self, images_seen: int) -> None:
+        """Open the writers of a run that stands at images_seen; later lines of an earlier attempt are dropped."""
+        self.logged_images = images_seen
+        self._interactive = sys.stderr.isatty() and self.is_main
+        self._bar = tqdm(
+            total=self.total_images, initial=images_seen, unit="img", unit_scale=True, disable=not self._interactive
+        )
+        if self.is_main:
+            forget_after(self.directory / "metrics.jsonl", images_seen)
+            self._lines = (self.directory / "metrics.jsonl").open("a", buffering=1)
+            self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"), purge_step=images_seen + 1)
+
+    def advance(self, images: int) -> None:
+        """Move the progress bar, which shows images/s and the time left."""
+        self._bar.update(images)
+
+    def log(self, images_seen: int, values: dict[str, float]) -> None:
+        """Training's own values: written, and shown beside the bar; without a terminal, as a line."""
+        self.logged_images = images_seen
+        self.write(images_seen, values)
+        if self._interactive:
+            self._bar.set_postfix(loss=f"{values['loss']:.4f}")
+        else:
+            pace = values["images_per_second"]
+            minutes = (self.total_images - images_seen) / pace / 60
+            self.say(
+                f"{images_seen:,} of {self.total_images:,} images  loss {values['loss']:.4f}  {pace:,.0f} images/s  "
+                f"{minutes:,.1f} min left"
+            )
+
+    def write(self, images_seen: int, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl, and a TensorBoard scalar for each value."""
+        if self.is_main:
+            self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, images_seen)
+
+    def image(self, images_seen: int, name: str, picture: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 in TensorBoard; for the main process only."""
+        self._tensorboard.add_image(name, picture, images_seen, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, without tearing the progress bar."""
+        if self.is_main:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+        if self.is_main:
+            self._lines.close()
+            self._tensorboard.close()

@@ -1,0 +1,210 @@
+"""The training loop."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.build import build_model, build_schedule
+from soda_fast.config import Config, check_world_size, horizon_warning, run_length_images, warmup_images
+from soda_fast.data import Batch, Dataset, TrainLoader
+from soda_fast.diffusion import denoising_loss, draw_noising
+from soda_fast.diffusion.loss import add_noise
+from soda_fast.model import SODA
+from soda_fast.parallel import Processes, parallelize
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.checkpoint import CheckpointStore, TrainState
+from soda_fast.training.clock import Clock
+from soda_fast.training.ema import WeightAverage
+from soda_fast.training.metrics import Metrics
+from soda_fast.training.optimizer import FiniteGuard, build_optimizer, clip_and_step, learning_rate
+from soda_fast.training.probes import Probes
+from soda_fast.training.samples import Samples
+
+
+class Trainer:
+    """Trains one run from where its directory says it stands. Every method is a collective.
+
+    Args:
+        config: resolved: data.mean and data.std are filled in.
+        dataset: the images.
+        processes: this process among the run's.
+        run: an existing run directory.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, processes: Processes, run: RunDirectory) -> None:
+        check_world_size(config, processes.world_size)
+        self.config, self.dataset, self.processes, self.run = config, dataset, processes, run
+        self.total_images = run_length_images(config, len(dataset.train))
+        self.warmup_images = warmup_images(config, len(dataset.train))
+        self.batch_images = config.train.global_batch_images
+
+        self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
+        self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
+        self.model = self._parallel_model(compile_blocks=self._on_gpu(config.perf.compile))
+        self.ema = WeightAverage(self.model, self._parallel_model(compile_blocks=False), config.train.ema_beta)
+        self.optimizer = build_optimizer(self.model, config.train)
+
+        self.images_seen = 0
+        self.loss_sum = torch.zeros((), device=processes.device)
+        self.grad_norm = torch.zeros((), device=processes.device)
+        self.guard = FiniteGuard(processes.device)
+        self.checkpoints = CheckpointStore(run.checkpoints, processes, config.train.keep_checkpoints)
+        self.state = TrainState(self.model, self.ema.model, self.optimizer)
+        self.samples = Samples(config, dataset, processes)
+        self.probes = Probes(config, dataset, processes)
+        self.clock = Clock()
+        self.metrics = Metrics(run.path, self.total_images, processes.is_main)
+
+    def train(self) -> None:
+        """Train to the end; from a finished run, do nothing."""
+        self._resume()
+        with self.metrics:
+            self._announce()
+            for parts in self._global_batches():
+                self.step(parts)
+                self.images_seen += self.batch_images
+                self.metrics.advance(self.batch_images)
+                if self.processes.device.type == "cpu":
+                    self.guard.check()
+                if self._due(self.config.train.log_every_images):
+                    self._log()
+                with self.clock.paused():
+                    if self._due(self.config.sampling.every_images):
+                        self._write_samples()
+                    for probe, every in self.probes.schedule.items():
+                        if self._due(every):
+                            self._report(self.probes.run(probe, self.ema.model))
+                    if self._due(self.config.train.save_every_images):
+                        self._save()
+
+    def step(self, parts: list[Batch]) -> None:
+        """One optimisation step on this process's share of a global batch, cut into accumulation parts."""
+        self.model.train()
+        self._set_learning_rates()
+        for number, batch in enumerate(parts, start=1):
+            self.model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
+            # Equal shares: the mean over samples, parts and (in FSDP's reduction) processes is the global batch's.
+            loss = self.losses(batch).mean() / len(parts)
+            loss.backward()
+            self.loss_sum += loss.detach()
+        self.grad_norm = clip_and_step(self.model, self.optimizer, self.config.train.clip_norm)
+        self.guard.watch(self.grad_norm, self.images_seen // self.batch_images)
+        self.ema.update()
+
+    def losses(self, batch: Batch) -> Tensor:
+        """The training loss of each sample: (N,) float32."""
+        seed, diffusion = self.config.run.seed, self.config.diffusion
+        image_shape = tuple(batch.target.shape[1:])
+        noising = draw_noising(seed, batch.position, image_shape, diffusion.steps, diffusion.drop_probability)
+        x_t = add_noise(batch.target, noising, self.alphabar).contiguous(memory_format=self.memory_format)
+        source = batch.source.contiguous(memory_format=self.memory_format)
+        return denoising_loss(partial(self.model, dropout_seed=self._dropout_seed(batch)), source, x_t, noising)
+
+    def _dropout_seed(self, batch: Batch) -> Tensor:
+        """0-d int64, a function of the run's seed and of the batch's first position."""
+        low, high = counter_rng.bits(self.config.run.seed, "dropout", batch.position[:1], 2)[0]
+        return low | (high << 32)
+
+    def _set_learning_rates(self) -> None:
+        train = self.config.train
+        for group, base in zip(self.optimizer.param_groups, (train.encoder_lr, train.decoder_lr), strict=True):
+            group["lr"] = learning_rate(base, self.images_seen, self.batch_images, self.warmup_images)
+
+    def _global_batches(self) -> Iterator[list[Batch]]:
+        """This process's share of each global batch to come, in its accumulation parts."""
+        if self.images_seen >= self.total_images:
+            return
+        accumulate = self.config.train.accumulate
+        loader = TrainLoader(
+            self.dataset.train,
+            self.config.data,
+            self.dataset.mean,
+            self.dataset.std,
+            seed=self.config.run.seed,
+            global_batch=self.batch_images,
+            rank=self.processes.rank,
+            world=self.processes.world_size,
+            parts=accumulate,
+            start_position=self.images_seen,
+            device=self.processes.device,
+        )
+        try:
+            while self.images_seen < self.total_images:
+                with self.clock.waiting_for_data():
+                    parts = [next(loader) for _ in range(accumulate)]
+                yield parts
+        finally:
+            loader.close()
+
+    def _parallel_model(self, compile_blocks: bool) -> SODA:
+        model = build_model(self.config).to(self.processes.device)
+        parallelize(
+            model,
+            model.blocks,
+            self.processes.mesh(self.config.parallel.strategy),
+            bf16=self.config.perf.precision == "bf16" or self._on_gpu(self.config.perf.precision),
+            compile_blocks=compile_blocks,
+            entry_methods=("encode", "features", "denoise"),
+        )
+        return model
+
+    def _on_gpu(self, choice: str | bool) -> bool:
+        """A switch of the `perf` section: auto means on a GPU."""
+        return self.processes.device.type == "cuda" if choice == "auto" else choice is True
+
+    def _due(self, every_images: int) -> bool:
+        """Whether an interval ended with the last step. The end of the run ends every interval; 0 is that alone."""
+        if self.images_seen >= self.total_images:
+            return True
+        before = self.images_seen - self.batch_images
+        return every_images > 0 and self.images_seen // every_images > before // every_images
+
+    def _log(self) -> None:
+        self.guard.check()
+        steps = max(self.images_seen - self.metrics.logged_images, self.batch_images) // self.batch_images
+        loss = (self.processes.mean(self.loss_sum) / steps).item()
+        self.loss_sum.zero_()
+        pace = self.clock.lap(steps * self.batch_images)
+        encoder, decoder = (group["lr"] for group in self.optimizer.param_groups)
+        values = {"loss": loss, "grad_norm": self.grad_norm.item(), "encoder_lr": encoder, "decoder_lr": decoder}
+        values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
+        self.metrics.log(self.images_seen, values)
+
+    def _write_samples(self) -> None:
+        picture = self.samples.grid(self.ema.model)
+        if self.processes.is_main:
+            self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)
+            self.metrics.image(self.images_seen, "samples", picture)
+
+    def _report(self, accuracies: dict[str, float]) -> None:
+        self.metrics.write(self.images_seen, accuracies)
+        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
+        self.metrics.say(f"{self.images_seen:,} images: {shown} (train images held out of the probe)")
+
+    def _save(self) -> None:
+        self.guard.check()
+        self.checkpoints.save(self.images_seen, self.state, steps=self.images_seen // self.batch_images)
+
+    def _resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one."""
+        manifest = self.checkpoints.load_latest(self.state)
+        if manifest is not None:
+            self.images_seen = manifest["images_seen"]
+            self.ema.set_steps(manifest["steps"])
+        self.metrics.start(self.images_seen)
+
+    def _announce(self) -> None:
+        for notice in self.checkpoints.notices:
+            self.metrics.say(f"warning: {notice}")
+        warning = horizon_warning(self.config, len(self.dataset.train))
+        if warning:
+            self.metrics.say(f"warning: {warning}")
+        if self.images_seen >= self.total_images:
+            self.metrics.say(f"{self.run.path} is trained to its {self.total_images:,} images; nothing to do")
+        elif self.images_seen:
+            self.metrics.say(f"resuming {self.run.path} at {self.images_seen:,} of {self.total_images:,} images")
+        else:
+            self.metrics.say(f"training {self.run.path} for {self.total_images:,} images")
