@@ -1,6 +1,36 @@
 """Judging frozen features by named protocols. Meets the model through tensors and callables only."""
 
+from soda_fast.evaluation.features import extract_features, own_count, padded_share
+from soda_fast.evaluation.holdout import stratified_holdout
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_probe import linear_probe
+from soda_fast.evaluation.protocols import PROTOCOLS, Result, headline, run_protocol
+from soda_fast.evaluation.provider import CROP_FLIP_PROBABILITY, CachedFeatures, FeatureProvider, Split
+from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
+from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.versions import versions
 
-__all__ = ["knn_accuracy", "linear_probe"]
+__all__ = [
+    "CROP_FLIP_PROBABILITY",
+    "PROTOCOLS",
+    "CachedFeatures",
+    "FeatureProvider",
+    "Result",
+    "Split",
+    "Subject",
+    "extract_features",
+    "format_table",
+    "headline",
+    "image_grid",
+    "knn_accuracy",
+    "linear_probe",
+    "own_count",
+    "padded_share",
+    "psnr",
+    "run_protocol",
+    "save_png",
+    "stratified_holdout",
+    "table_rows",
+    "versions",
+    "write_report",
+]

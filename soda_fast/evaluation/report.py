@@ -1,0 +1,115 @@
+"""The table that people read, and evaluation.json with every number and what it depends on."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any
+
+from soda_fast.evaluation.protocols import PROTOCOLS, Result, headline
+from soda_fast.evaluation.versions import versions
+from soda_fast.files import write_atomically
+
+SCHEMA = 1  # of evaluation.json; rises when a key changes its meaning
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated, on what.
+
+    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"). split_sizes: images by
+    split. device: in words.
+    """
+
+    run: str
+    images_seen: int
+    weights: str
+    dataset: str
+    split_sizes: Mapping[str, int]
+    num_classes: int
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: an encoder ("trained", "untrained", "pixels"), its features, accuracies by column."""
+
+    encoder: str
+    features: str
+    accuracies: Mapping[str, float]
+
+
+def table_rows(results: Mapping[str, Iterable[Result]]) -> list[Row]:
+    """The headlines of {encoder: results}: one row for each encoder and kind of features."""
+    rows = []
+    for encoder, some_results in results.items():
+        its_results = list(some_results)
+        for features in dict.fromkeys(result.features for result in its_results):
+            rows.append(Row(encoder, features, _headlines([r for r in its_results if r.features == features])))
+    return rows
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """An aligned text table, accuracies in percent with one decimal, cut off and never rounded up; - where none."""
+    columns = list(dict.fromkeys(column for row in rows for column in row.accuracies))
+    lines = [["encoder", "features", *columns]]
+    for row in rows:
+        numbers = [percent(row.accuracies[column]) if column in row.accuracies else "-" for column in columns]
+        lines.append([row.encoder, row.features, *numbers])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def percent(accuracy: float) -> str:
+    """An accuracy in [0, 1] as percent with one decimal, rounded down: 0.9499 is 94.9, so that no 95.0 is claimed.
+
+    Decimal of the shortest text that names the float: 0.57 is 57.0, although the float lies a little below.
+    """
+    return str((Decimal(repr(float(accuracy))) * 100).quantize(Decimal("0.1"), rounding=ROUND_FLOOR))
+
+
+def write_report(path: Path, subject: Subject, results: Mapping[str, Iterable[Result]]) -> None:
+    """Write evaluation.json, whole or not at all.
+
+    Args:
+        path: of the file.
+        subject: what was evaluated.
+        results: {encoder: results}, encoders as in the table.
+    """
+    write_atomically(Path(path), (json.dumps(_report(subject, results), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[str, Any]:
+    flat = [{"encoder": encoder, **asdict(result)} for encoder, some in results.items() for result in some]
+    used = {result["protocol"]: PROTOCOLS[result["protocol"]] for result in flat}
+    return {
+        "schema": SCHEMA,
+        "checkpoint": {"run": subject.run, "images_seen": subject.images_seen, "weights": subject.weights},
+        "dataset": subject.dataset,
+        "split_sizes": dict(subject.split_sizes),
+        "num_classes": subject.num_classes,
+        "seed": subject.seed,
+        "device": subject.device,
+        "versions": versions(),
+        "protocols": {
+            name: {"source": PROTOCOLS[name].source, "transform": PROTOCOLS[name].transform} for name in used
+        },
+        "results": flat,
+    }
+
+
+def _headlines(results: list[Result]) -> dict[str, float]:
+    """{column: accuracy} of one encoder's results on one kind of features; a k-NN's column names its k."""
+    columns = {}
+    for protocol in dict.fromkeys(result.protocol for result in results):
+        best = headline(result for result in results if result.protocol == protocol)
+        columns[f"{protocol} k={best.k}" if best.k else protocol] = best.accuracy
+    return columns
+
+
+def _aligned(line: list[str], widths: list[int]) -> str:
+    """Words to the left, numbers to the right."""
+    cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
+    return "  ".join(cells).rstrip()

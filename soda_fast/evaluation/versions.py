@@ -1,0 +1,16 @@
+"""What the numbers were made with."""
+
+import platform
+from importlib import metadata
+
+import soda_fast
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can move a number, of what is installed: Python, soda_fast, torch, DALI, ..."""
+    found = {"python": platform.python_version(), "soda_fast": soda_fast.__version__}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name in ("torch", "torchvision", "numpy", "triton") or (name or "").startswith("nvidia-dali"):
+            found[name] = distribution.version
+    return dict(sorted(found.items()))
