@@ -12,7 +12,7 @@ from torch import Tensor
 
 from soda_fast.evaluation.numerics import check_features, check_labels, full_precision, l2_normalize
 
-# Similarities held at once when the caller names no chunk: 64 MiB of float32, and 128 MiB of sorting keys.
+# Similarities held at once when the caller names no chunk: 64 MiB of float32.
 _SIMILARITIES_AT_ONCE = 2**24
 
 
@@ -38,7 +38,7 @@ def knn_accuracy(
         query_labels: (M,) integers.
         ks: numbers of neighbours, each 1..N.
         temperature: of the votes exp(similarity / temperature); None: every neighbour has one vote.
-        chunk: queries compared with the bank at once; None: as many as fit some 300 MiB. Does not change the result.
+        chunk: queries compared with the bank at once; None: as many as fit 64 MiB of similarities.
 
     Returns:
         {k: accuracy in [0, 1]}, in the order of `ks`.
@@ -71,14 +71,20 @@ def knn_accuracy(
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(M, k) float32 similarities, falling, and (M, k) int64 bank rows; of equal similarities the first row first."""
     similarity = queries @ bank.T
-    # topk may take any of several equal values. One integer of similarity and row leaves it no choice: floats sort
-    # like their bits (negative ones reversed), and adding 0 turns -0 into 0.
-    bits = (similarity + 0.0).view(torch.int32)
-    order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
-    row_from_end = torch.arange(len(bank) - 1, -1, -1, device=bank.device)
-    keys = torch.topk((order << 32) + row_from_end, k, dim=1).values
-    neighbours = len(bank) - 1 - (keys & 0xFFFFFFFF)
-    return similarity.gather(1, neighbours), neighbours
+    values, rows = torch.topk(similarity, min(k + 1, len(bank)), dim=1)
+    if k < len(bank):
+        # topk takes any of several equal values. Where the cut falls between equal ones, sort the whole row instead.
+        ambiguous = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
+        rows[ambiguous, :k] = _descending(similarity[ambiguous]).indices[:, :k]
+    # The set is right now. Equal values in it shall stand in the bank's order.
+    rows = rows[:, :k].sort(dim=1).values
+    values, order = _descending(similarity.gather(1, rows))
+    return values, rows.gather(1, order)
+
+
+def _descending(values: Tensor) -> torch.return_types.sort:
+    """Rows sorted from high to low, equal values in their order; adding 0 turns -0 into 0, its equal."""
+    return torch.sort(values + 0.0, dim=1, descending=True, stable=True)
 
 
 def _vote(

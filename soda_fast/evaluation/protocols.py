@@ -1,21 +1,43 @@
 """The named protocols: exact settings, where they come from, and how to run them.
 
-Whoever runs one provides features by name (z, pooled, pixels, ...); see provider.py.
+Whoever runs one provides features by name (z, pooled, pixels, ...) of two splits: "train", which probes are fitted to,
+and "test", which they are judged on. During training both are slices of the training set.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_probe import LinearProbe, checked_classes, checked_training_set
 from soda_fast.evaluation.numerics import check_features, l2_normalize
-from soda_fast.evaluation.provider import CROP_FLIP, FeatureProvider
 
+Split = Literal["train", "test"]
 Setting = dict[str, int | float | str | None]
 
+CROP_FLIP_PROBABILITY = 0.65
+CROP_FLIP = (
+    "random resized crop (area 0.08..1, ratio 3/4..4/3) and flip (0.5), "
+    f"together with probability {CROP_FLIP_PROBABILITY}"
+)
+"""The reference implementation's augmentation for probes, in words."""
+
 _HEADLINE_K = 20
+
+
+class FeatureProvider(Protocol):
+    """Features of both splits by name, each (N, D) floating point, and labels, (N,) integers."""
+
+    def clean(self, split: Split) -> Mapping[str, Tensor]:
+        """Features of the images as they are."""
+
+    def augmented(self, epoch: int) -> Mapping[str, Tensor]:
+        """Features of the training split through `CROP_FLIP`, drawn anew for each epoch."""
+
+    def labels(self, split: Split) -> Tensor:
+        """Classes of the images, in the order of the features."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,37 @@ def headline(results: Iterable[Result]) -> Result:
     if len({(result.protocol, result.features) for result in results}) != 1:
         raise ValueError("a headline is chosen among the results of one protocol on one kind of features")
     return max((result for result in results if (result.k or 0) <= _HEADLINE_K), key=lambda result: result.k or 0)
+
+
+@dataclass
+class CachedFeatures:
+    """A provider that encodes every pass once: clean splits are kept, of augmented passes the latest.
+
+    encode_clean: from a split to its features. encode_augmented: from an epoch to the training split's features.
+    """
+
+    encode_clean: Callable[[Split], Mapping[str, Tensor]]
+    encode_augmented: Callable[[int], Mapping[str, Tensor]]
+    split_labels: Mapping[Split, Tensor]
+    _clean: dict[Split, Mapping[str, Tensor]] = field(default_factory=dict)
+    _latest: tuple[int, Mapping[str, Tensor]] | None = None
+
+    def clean(self, split: Split) -> Mapping[str, Tensor]:
+        """See FeatureProvider."""
+        if split not in self._clean:
+            self._clean[split] = self.encode_clean(split)
+        return self._clean[split]
+
+    def augmented(self, epoch: int) -> Mapping[str, Tensor]:
+        """See FeatureProvider. k-NN's augmented bank is epoch 0, which the linear probe then starts with."""
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = None  # frees the pass before
+            self._latest = (epoch, self.encode_augmented(epoch))
+        return self._latest[1]
+
+    def labels(self, split: Split) -> Tensor:
+        """See FeatureProvider."""
+        return self.split_labels[split]
 
 
 def _check_names(train: Mapping[str, Tensor], test: Mapping[str, Tensor]) -> None:
