@@ -28,8 +28,9 @@ def knn_accuracy(
     """Top-1 accuracy of k-NN classification by cosine similarity.
 
     Similarities are float32 products of normalised rows (zero rows are allowed: similar to nothing, 0). Of bank rows
-    equal in similarity the first comes first. Of classes equal in votes the smallest label wins. A query whose class
-    the bank lacks counts as wrong.
+    equal in similarity the first comes first; scikit-learn leaves that choice to its partial sort. A product's last bit
+    is the BLAS's: it may change with the chunk, and differ between two copies of a bank row. Of classes equal in votes
+    the smallest label wins. A query whose class the bank lacks counts as wrong.
 
     Args:
         bank: (N, D) floating point. The neighbours.

@@ -74,8 +74,10 @@ def test_padding_is_dropped() -> None:
     indices = torch.cat((torch.arange(NUM_SAMPLES), torch.tensor([0, 0, 7])))
     images = IMAGES[indices]
     images[NUM_SAMPLES:] = torch.nan
-    features = extract_features(encode, [(images, indices)], NUM_SAMPLES)
-    assert torch.equal(features["pixels"], IMAGES.flatten(1))
+    for batch in (26, 24, 20, 1):
+        batches = zip(images.split(batch), indices.split(batch), strict=True)
+        features = extract_features(encode, batches, NUM_SAMPLES)
+        assert torch.equal(features["pixels"], IMAGES.flatten(1))
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,10 @@ def test_precision_and_autocast_of_training_do_not_matter() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert knn_accuracy(BANK, BANK_LABELS, QUERIES, QUERY_LABELS, KS) == expected
         assert torch.get_float32_matmul_precision() == "medium"
+        with full_precision():
+            # Asked for by name: a CPU without bf16 would compute in float32 anyway.
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+            assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
         with pytest.raises(RuntimeError), full_precision():
             raise RuntimeError
         assert torch.get_float32_matmul_precision() == "medium"
