@@ -1,0 +1,73 @@
+"""Data sets by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from soda_fast.config.schema import DataConfig
+from soda_fast.data.cifar import load_cifar
+from soda_fast.data.dataset import RGB, Dataset
+from soda_fast.data.digits import load_digits
+from soda_fast.data.folder import load_folder
+from soda_fast.data.image_files import measure
+from soda_fast.data.image_set import ImageSet
+from soda_fast.data.tiny_imagenet import load_tiny_imagenet
+
+__all__ = ["Dataset", "known_statistics", "known_train_images", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class _Known:
+    train_images: int
+    mean: RGB
+    std: RGB
+
+
+_KNOWN = {
+    "digits": _Known(1_437, (0.3058, 0.3058, 0.3058), (0.3761, 0.3761, 0.3761)),
+    "cifar10": _Known(50_000, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": _Known(50_000, (0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
+    "tiny_imagenet": _Known(100_000, (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+    "imagenet": _Known(1_281_167, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def known_train_images(name: str) -> int | None:
+    """Training images of an official data set, its files not needed; None for folder."""
+    return _KNOWN[name].train_images if name in _KNOWN else None
+
+
+def known_statistics(name: str) -> tuple[RGB, RGB]:
+    """Mean and deviation of an official data set, its files not needed. Raises ValueError for folder."""
+    if name not in _KNOWN:
+        raise ValueError(
+            f"data.dataset {name}: mean and deviation are not known beforehand; give data.mean and data.std"
+        )
+    return _KNOWN[name].mean, _KNOWN[name].std
+
+
+def load_dataset(data: DataConfig) -> Dataset:
+    """Find the images and read what is needed to plan their views. data.mean and data.std come before the known ones.
+
+    Raises:
+        ValueError: files are missing, damaged or unusable; names them and the remedy.
+    """
+    train, test, class_names = _load_images(data.dataset, Path(data.root))
+    mean, std = data.mean, data.std
+    if mean is None or std is None:
+        own_mean, own_std = known_statistics(data.dataset) if data.dataset in _KNOWN else measure(train)
+        mean, std = mean or own_mean, std or own_std
+    if min(std) <= 0:
+        raise ValueError(f"data.std is {list(std)}; every channel's deviation must be positive")
+    return Dataset(data.dataset, train, test, class_names, mean, std)
+
+
+def _load_images(name: str, root: Path) -> tuple[ImageSet, ImageSet | None, tuple[str, ...]]:
+    if name == "digits":
+        return load_digits()
+    if not root.is_dir():
+        raise ValueError(f"data.root {root}: is not a folder; create it, or point data.root to the images of {name}")
+    if name in ("cifar10", "cifar100"):
+        return load_cifar(name, root)
+    if name == "tiny_imagenet":
+        return load_tiny_imagenet(root)
+    return load_folder(root)

@@ -1,0 +1,111 @@
+"""Plans carried out by DALI: on a GPU where one is given, else on CPU threads.
+
+DALI decodes, cuts, resizes and mirrors; RandAugment follows on the same device, in `randaugment.py`. DALI's own
+conditionals would split the batch for every operation, which costs more than all operations together.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+from torch import Tensor
+
+from soda_fast.data.image_set import ArrayImages, ImageSet, culprit
+from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.views import ViewPlan
+
+
+class DaliExecutor:
+    """One DALI pipeline, fed batch by batch.
+
+    Args:
+        images: where the images come from.
+        sizes: side of each view in pixels.
+        device: where the views end up; DALI's operators run there too.
+        threads: CPU threads of the pipeline.
+        max_batch: most images of a call.
+    """
+
+    def __init__(
+        self, images: ImageSet, sizes: Sequence[int], device: torch.device, threads: int, max_batch: int
+    ) -> None:
+        self.images, self.device, self._threads, self._max_batch = images, device, threads, max_batch
+        self._views = range(len(sizes))
+        self._sizes = tuple(sizes)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
+        self._pipeline = self._build()
+
+    def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
+        """One (N, S, S, 3) uint8 tensor for each plan. Raises ValueError naming a file that cannot be decoded."""
+        pipeline = self._pipeline
+        pipeline.feed_input("images", self._read(indices), layout=None if self.images.encoded else "HWC")
+        for number, plan in zip(self._views, plans, strict=True):
+            pipeline.feed_input(f"start{number}", np.stack((plan.top, plan.left), axis=1).astype(np.int32))
+            pipeline.feed_input(f"shape{number}", np.stack((plan.height, plan.width), axis=1).astype(np.int32))
+            pipeline.feed_input(f"flip{number}", plan.flip.astype(np.int32))
+        try:
+            outputs = pipeline.run()
+        except RuntimeError as error:
+            self._pipeline = self._build()
+            raise culprit(self.images, indices) or error from error
+        views = [self._copy(output) for output in outputs]
+        return [apply_randaugment(view, plan) for view, plan in zip(views, plans, strict=True)]
+
+    def close(self) -> None:
+        """Free the pipeline's threads and memory."""
+        self._pool.shutdown(cancel_futures=True)
+        del self._pipeline
+
+    def _read(self, indices: NDArray[np.int64]) -> Any:
+        if isinstance(self.images, ArrayImages):
+            return self.images.pixels[indices]
+        return list(self._pool.map(lambda index: self.images.read(int(index)), indices))
+
+    def _build(self) -> Any:
+        gpu = self.device.index or 0 if self.device.type == "cuda" else None
+        pipeline = _pipeline(
+            self.images.encoded,
+            self._sizes,
+            gpu is not None,
+            batch_size=self._max_batch,
+            num_threads=self._threads,
+            device_id=gpu,
+            prefetch_queue_depth=1,
+            seed=0,
+        )
+        pipeline.build()
+        return pipeline
+
+    def _copy(self, output: Any) -> Tensor:
+        """A tensor of our own: DALI writes over its memory in the next call."""
+        view = torch.from_dlpack(output.as_tensor()).clone()
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        return view
+
+
+@pipeline_def
+def _pipeline(encoded: bool, sizes: tuple[int, ...], on_gpu: bool) -> tuple[Any, ...]:
+    """Each view is (S, S, 3) uint8. DALI draws nothing: all of its numbers are fed."""
+    images = fn.external_source(name="images", dtype=types.UINT8, ndim=1 if encoded else 3)
+    if encoded:
+        # Tags of orientation are ignored, as torchvision's datasets ignore them.
+        images = fn.decoders.image(
+            images, device="mixed" if on_gpu else "cpu", output_type=types.RGB, adjust_orientation=False
+        )
+    elif on_gpu:
+        images = images.gpu()
+    return tuple(_view(images, number, size) for number, size in enumerate(sizes))
+
+
+def _view(images: Any, number: int, size: int) -> Any:
+    start = fn.external_source(name=f"start{number}", dtype=types.INT32, ndim=1)
+    shape = fn.external_source(name=f"shape{number}", dtype=types.INT32, ndim=1)
+    flip = fn.external_source(name=f"flip{number}", dtype=types.INT32, ndim=0)
+    box = fn.slice(images, start=start, shape=shape, axes=(0, 1))
+    square = fn.resize(box, size=[size, size], interp_type=types.INTERP_LINEAR, antialias=True)
+    return fn.flip(square, horizontal=flip)

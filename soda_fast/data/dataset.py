@@ -1,0 +1,23 @@
+"""What a data set is to the rest of the program."""
+
+from dataclasses import dataclass
+
+from soda_fast.data.image_set import ImageSet
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in two splits.
+
+    name: as in data.dataset. test: None where there is no test split. class_names: by label.
+    mean, std: of the channels of training images, of values in [0, 1].
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet | None
+    class_names: tuple[str, ...]
+    mean: RGB
+    std: RGB

@@ -1,0 +1,77 @@
+"""The seam between plans and pixels: what a backend must do, and which backend does it."""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soda_fast.config.schema import DataConfig
+from soda_fast.data.image_set import ImageSet
+from soda_fast.data.views import ViewPlan
+
+
+class ViewExecutor(Protocol):
+    """Decodes each image once and makes one view of it for each plan."""
+
+    def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
+        """Views of the images at `indices` (N,): for each plan an (N, S, S, 3) uint8 RGB tensor on the device.
+
+        Raises:
+            ValueError: an image cannot be read or decoded; names the file.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free threads and device memory. The executor cannot be used afterwards."""
+        ...
+
+
+def make_executor(
+    images: ImageSet, sizes: Sequence[int], data: DataConfig, device: torch.device, max_batch: int
+) -> ViewExecutor:
+    """The executor that data.backend asks for.
+
+    Args:
+        images: where the images come from.
+        sizes: side of each view in pixels, one for each plan of a call.
+        data: `backend` and `threads` are read.
+        device: where the views end up.
+        max_batch: most images of a call.
+
+    Raises:
+        ValueError: data.backend is dali and DALI is not installed.
+    """
+    threads = data.threads or default_threads()
+    if resolve_backend(data.backend) == "dali":
+        from soda_fast.data.dali import DaliExecutor
+
+        return DaliExecutor(images, sizes, device, threads, max_batch)
+    # torchvision takes seconds to import, and a process that uses DALI does not need it.
+    from soda_fast.data.reference import TorchvisionExecutor
+
+    return TorchvisionExecutor(images, sizes, device, threads)
+
+
+def resolve_backend(backend: Literal["auto", "dali", "torchvision"]) -> Literal["dali", "torchvision"]:
+    """What `auto` means on this machine. Raises ValueError where DALI is asked for and missing."""
+    if backend == "torchvision":
+        return "torchvision"
+    if importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None:
+        return "dali"
+    if backend == "dali":
+        raise ValueError(
+            "data.backend is dali, but DALI is not installed; pip install nvidia-dali-cuda130, or set "
+            "data.backend=torchvision"
+        )
+    return "torchvision"
+
+
+def default_threads() -> int:
+    """The cores this process may use, divided among the machine's processes (torchrun tells how many)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

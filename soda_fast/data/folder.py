@@ -1,0 +1,62 @@
+"""Any tree of class folders under train/, and optionally test/ or val/."""
+
+from pathlib import Path
+
+import numpy as np
+
+from soda_fast.data.image_files import find_images, scan
+from soda_fast.data.image_set import FileImages
+
+
+def load_folder(root: Path) -> tuple[FileImages, FileImages | None, tuple[str, ...]]:
+    """Train, test and the classes' names.
+
+    Classes are the folders in root/train, in the order of their names. The test split is root/test; where there is
+    none, root/val; with neither, None.
+
+    Raises:
+        ValueError: no train/, no classes, a class without images, a test class that train lacks, or an unusable image.
+    """
+    classes = train_classes(root)
+    train = load_folder_split(root / "train", classes, classes)
+    tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    if not tests:
+        return train, None, tuple(classes)
+    test_classes = _class_folders(tests[0])
+    unknown = [name for name in test_classes if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{tests[0] / unknown[0]}: is a class that {root / 'train'} does not have; rename, add or remove it"
+        )
+    return train, load_folder_split(tests[0], test_classes, classes), tuple(classes)
+
+
+def train_classes(root: Path) -> list[str]:
+    """Sorted names of the folders in root/train. Raises ValueError if there are none."""
+    return _class_folders(root / "train")
+
+
+def _class_folders(split: Path) -> list[str]:
+    """Sorted names of the class folders of one split."""
+    if not split.is_dir():
+        raise ValueError(
+            f"data.root {split.parent}: has no folder {split.name}/; put one folder for each class into it"
+        )
+    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(f"{split}: holds no class folders; put one folder of images for each class into it")
+    return names
+
+
+def load_folder_split(split: Path, names: list[str], classes: list[str]) -> FileImages:
+    """The images of the class folders `names` in `split`; their labels are their places in `classes`."""
+    labels_of = {name: label for label, name in enumerate(classes)}
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in names:
+        found = find_images(split / name)
+        if not found:
+            raise ValueError(f"{split / name}: holds no .jpg, .jpeg or .png file; add images or remove the folder")
+        paths += found
+        labels += [labels_of[name]] * len(found)
+    return scan(paths, np.array(labels, np.int64))

@@ -1,0 +1,184 @@
+"""Order, plan, backend, finish: from positions of the run to batches on the device."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.config.schema import DataConfig, ViewConfig
+from soda_fast.data.batch import Batch
+from soda_fast.data.dataset import RGB
+from soda_fast.data.executor import make_executor
+from soda_fast.data.image_set import ImageSet
+from soda_fast.data.order import local_positions, sample_indices
+from soda_fast.data.prefetch import Prefetcher
+from soda_fast.data.views import check_view, clean_plan, plan
+
+
+class TrainLoader:
+    """One process's part of every global batch from a position on, without end.
+
+    Iterating yields `Batch`es: parts 0..parts-1 of this process's share of the first global batch, then those of the
+    next. Nothing depends on threads, backend state or what was drawn before: a loader started at a position gives what
+    one started earlier would give from there on.
+
+    Args:
+        images: the training images.
+        data: the `data` section of the configuration.
+        mean, std: of the source view's channels.
+        seed: of the run.
+        global_batch: images of one optimisation step over all processes.
+        rank, world: this process among all.
+        parts: accumulation parts of a process's share.
+        start_position: images seen before the first batch.
+        device: where the batches lie.
+
+    Raises:
+        ValueError: the global batch cannot be divided, a range is upside down, no images, or DALI is missing. `next`
+            raises it for an image that cannot be decoded, naming the file.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        data: DataConfig,
+        mean: RGB,
+        std: RGB,
+        *,
+        seed: int,
+        global_batch: int,
+        rank: int,
+        world: int,
+        parts: int,
+        start_position: int,
+        device: torch.device,
+    ) -> None:
+        rows = len(local_positions(start_position, global_batch, rank, world, 0, parts))
+        check_view(data.source, "source")
+        check_view(data.target, "target")
+        if not len(images):
+            raise ValueError("data.root: the training split holds no images")
+        self._execute = make_executor(images, (data.source_size, data.target_size), data, device, rows)
+        statistics = Statistics(mean, std, device)
+
+        def batches() -> Iterator[Batch]:
+            start = start_position
+            while True:
+                for part in range(parts):
+                    yield self._batch(local_positions(start, global_batch, rank, world, part, parts), statistics)
+                start += global_batch
+
+        self._images, self._data, self._seed, self._device = images, data, seed, device
+        self._prefetched = Prefetcher(batches, data.prefetch_batches, device, lambda batch: list(vars(batch).values()))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._prefetched)
+
+    def close(self) -> None:
+        """Stop the background thread and free the backend."""
+        self._prefetched.close()
+        self._execute.close()
+
+    def _batch(self, positions: NDArray[np.int64], statistics: "Statistics") -> Batch:
+        images, data, seed = self._images, self._data, self._seed
+        indices = sample_indices(seed, positions, len(images))
+        sizes = images.heights[indices], images.widths[indices]
+        plans = [
+            plan(data.source, seed, "source", positions, *sizes),
+            plan(data.target, seed, "target", positions, *sizes),
+        ]
+        source, target = self._execute(indices, plans)
+        place = to_device(positions, self._device)
+        source = statistics.normalise(source)
+        if data.source_noise:
+            noise = counter_rng.normal(seed, "source/noise", place, tuple(source.shape[1:]))
+            source = source + data.source_noise * noise
+        return Batch(
+            source=source,
+            target=to_unit(target),
+            position=place,
+            index=to_device(indices, self._device),
+            label=to_device(images.labels[indices], self._device),
+        )
+
+
+def iterate_views(
+    images: ImageSet,
+    batches: Iterable[NDArray[np.int64]],
+    *,
+    size: int,
+    mean: RGB,
+    std: RGB,
+    data: DataConfig,
+    device: torch.device,
+    view: ViewConfig | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    stream: str = "probe",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised views without noise, for feature extraction.
+
+    Args:
+        images: the images of one split.
+        batches: indices of each batch, (B,) int64 with any B; process r of w may take its own share of them.
+        size: side of the view in pixels.
+        mean, std: of the channels.
+        data: `backend`, `threads` and `prefetch_batches` are read.
+        device: where the views end up.
+        view: how to draw the views; None: the central square.
+        seed, epoch, stream: what the drawn views follow from, with each image's index.
+
+    Yields:
+        (B, 3, size, size) float32 and (B,) int64 indices, in the order of `batches`.
+
+    Raises:
+        ValueError: an image cannot be read or decoded; names the file.
+    """
+    batches = [np.asarray(batch, np.int64) for batch in batches]
+    execute = make_executor(images, (size,), data, device, max((len(batch) for batch in batches), default=1))
+    statistics = Statistics(mean, std, device)
+
+    def make() -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in batches:
+            sizes = images.heights[indices], images.widths[indices]
+            positions = indices + epoch * len(images)
+            planned = clean_plan(*sizes) if view is None else plan(view, seed, stream, positions, *sizes)
+            (pixels,) = execute(indices, [planned])
+            yield statistics.normalise(pixels), to_device(indices, device)
+
+    prefetched = Prefetcher(make, data.prefetch_batches, device, list)
+    try:
+        yield from prefetched
+    finally:
+        prefetched.close()
+        execute.close()
+
+
+class Statistics:
+    """Mean and deviation of the channels, on the device."""
+
+    def __init__(self, mean: RGB, std: RGB, device: torch.device) -> None:
+        self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 with mean 0 and deviation 1."""
+        return (to_unit(pixels) - self._mean) / self._std
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1]; on a GPU in channels_last memory, on a CPU contiguous."""
+    channels_first = pixels.permute(0, 3, 1, 2)
+    if pixels.device.type == "cpu":
+        channels_first = channels_first.contiguous()
+    return channels_first.to(torch.float32) / 255
+
+
+def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    """(N,) int64 on the device, without waiting for it."""
+    return torch.from_numpy(values).to(device, non_blocking=True)

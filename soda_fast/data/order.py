@@ -1,0 +1,57 @@
+"""Who comes when. Position p of the run is in epoch p // num_samples, and every epoch has an order of its own."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ORDER_KEY = 0x0DE2  # keeps the orders apart from other uses of (seed, number) in NumPy's Philox
+
+
+def sample_indices(seed: int, positions: NDArray[np.int64], num_samples: int) -> NDArray[np.int64]:
+    """Which sample stands at each position of the run; a batch may straddle epochs.
+
+    Args:
+        seed: of the run, 0 <= seed < 2**63.
+        positions: (N,) int64, non-negative.
+        num_samples: samples of the data set, positive.
+
+    Returns:
+        (N,) int64 in 0..num_samples-1; every num_samples positions from a multiple of num_samples hold each once.
+    """
+    epochs, places = np.divmod(positions, num_samples)
+    indices = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = _permutation(seed, int(epoch), num_samples)[places[here]]
+    return indices
+
+
+def local_positions(
+    start: int, global_batch: int, rank: int, world: int, part: int = 0, parts: int = 1
+) -> NDArray[np.int64]:
+    """The positions that one process takes from the global batch at start..start+global_batch-1.
+
+    A process takes every world-th position from start + rank on, and cuts its share into consecutive parts.
+
+    Returns:
+        (global_batch / world / parts,) int64, rising.
+
+    Raises:
+        ValueError: the global batch cannot be cut into equal parts.
+    """
+    if global_batch % (world * parts):
+        raise ValueError(
+            f"train.global_batch_images {global_batch} is not divisible by {world * parts} "
+            f"({world} processes times train.accumulate {parts}); choose a multiple of it"
+        )
+    share = np.arange(start + rank, start + global_batch, world, dtype=np.int64)
+    size = len(share) // parts
+    return share[part * size : (part + 1) * size]
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+    # The sequence (entropy, spawn key) is hashed into a Philox key: epochs are independent of one another.
+    sequence = np.random.SeedSequence(seed, spawn_key=(_ORDER_KEY, epoch))
+    return np.random.Generator(np.random.Philox(sequence)).permutation(num_samples)

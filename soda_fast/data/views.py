@@ -1,0 +1,146 @@
+"""What happens to a view, as numbers: drawn from (seed, stream, position) alone, so that any backend can carry it out.
+
+A plan of one position does not depend on who else is in the batch, on the process, or on the backend.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from soda_fast import counter_rng
+from soda_fast.config.schema import ViewConfig
+from soda_fast.data.operations import IDENTITY, OPERATIONS
+
+_ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after as many
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """What to do to N images, in this order: cut out a box, resize it to a square, mirror it, apply operations.
+
+    top, left, height, width: (N,) int64, the box in pixels of the original image, inside it.
+    flip: (N,) bool, mirror left to right.
+    operations: (N, K) int64, indices into OPERATIONS; Identity where RandAugment does not apply.
+    negative: (N, K) bool, the sign of each operation's magnitude.
+    magnitude_bin: the strength of all operations, 0..30.
+    """
+
+    top: Ints
+    left: Ints
+    height: Ints
+    width: Ints
+    flip: Bools
+    operations: Ints
+    negative: Bools
+    magnitude_bin: int
+
+    def __len__(self) -> int:
+        return len(self.top)
+
+
+def plan(
+    view: ViewConfig, seed: int, stream: str, positions: Ints, heights: NDArray[np.integer], widths: NDArray[np.integer]
+) -> ViewPlan:
+    """Decide what happens to the view of each position.
+
+    Args:
+        view: probabilities and ranges.
+        seed: of the run.
+        stream: which view ("source", "target", ...); different names give independent plans.
+        positions: (N,) int64, the samples' places in the run.
+        heights, widths: (N,) sizes of the samples' images in pixels.
+
+    Raises:
+        ValueError: a range of the view has its larger end first.
+    """
+    check_view(view, stream)
+    where = torch.from_numpy(np.ascontiguousarray(positions, np.int64))
+    gates = counter_rng.uniform(seed, f"{stream}/gate", where, 3).numpy()
+    cropped = gates[:, 0] < view.crop_flip_probability
+    augmented = gates[:, 2] < view.randaugment_probability
+    heights, widths = heights.astype(np.int64), widths.astype(np.int64)
+    draws = counter_rng.uniform(seed, f"{stream}/crop", where, 4 * _ATTEMPTS).numpy().reshape(-1, _ATTEMPTS, 4)
+    random_box = random_resized_crop(draws, heights, widths, view.crop_scale, view.crop_ratio)
+    box = np.where(cropped, random_box, central_square(heights, widths))
+    operations, negative = _randaugment(view, seed, stream, where, augmented)
+    flip = cropped & (gates[:, 1] < view.flip_probability)
+    return ViewPlan(*box, flip, operations, negative, view.randaugment_magnitude)
+
+
+def clean_plan(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> ViewPlan:
+    """The plan without chance: the central square. heights, widths: (N,) pixels."""
+    box = central_square(heights.astype(np.int64), widths.astype(np.int64))
+    count = len(heights)
+    return ViewPlan(*box, np.zeros(count, bool), np.zeros((count, 0), np.int64), np.zeros((count, 0), bool), 0)
+
+
+def probe_view() -> ViewConfig:
+    """The view that the reference implementation trains linear probes on: crop and flip with 0.65."""
+    return ViewConfig(crop_flip_probability=0.65, randaugment_probability=0.0, randaugment_num_ops=0)
+
+
+def check_view(view: ViewConfig, name: str) -> None:
+    """ValueError if a range of data.NAME has its larger end first."""
+    for key in ("crop_scale", "crop_ratio"):
+        low, high = getattr(view, key)
+        if low > high:
+            raise ValueError(f"data.{name}.{key} is [{low}, {high}]; give the smaller number first")
+
+
+def central_square(heights: Ints, widths: Ints) -> Ints:
+    """(4, N): top, left, height, width of the largest square in the middle; halves rounded as torchvision does."""
+    side = np.minimum(heights, widths)
+    top = np.round((heights - side) / 2.0).astype(np.int64)
+    left = np.round((widths - side) / 2.0).astype(np.int64)
+    return np.stack((top, left, side, side))
+
+
+def random_resized_crop(
+    draws: Floats, heights: Ints, widths: Ints, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Ints:
+    """The crop box: the first of ten attempts that fits into the image, else torchvision's central fallback.
+
+    Args:
+        draws: (N, 10, 4) uniform in (0, 1): area, ratio, top and left of each attempt.
+        heights, widths: (N,) image sizes in pixels.
+        scale: range of the box's share of the image's area, uniform.
+        ratio: range of width / height, log-uniform.
+
+    Returns:
+        (4, N): top, left, height, width.
+    """
+    area = (heights * widths)[:, None] * (scale[0] + draws[..., 0] * (scale[1] - scale[0]))
+    log_low, log_high = np.log(ratio)
+    aspect = np.exp(log_low + draws[..., 1] * (log_high - log_low))
+    width = np.round(np.sqrt(area * aspect)).astype(np.int64)
+    height = np.round(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (width > 0) & (width <= widths[:, None]) & (height > 0) & (height <= heights[:, None])
+    rows, first = np.arange(len(heights)), fits.argmax(axis=1)
+    height, width = height[rows, first], width[rows, first]
+    top = np.floor(draws[rows, first, 2] * (heights - height + 1)).astype(np.int64)
+    left = np.floor(draws[rows, first, 3] * (widths - width + 1)).astype(np.int64)
+    return np.where(fits.any(axis=1), np.stack((top, left, height, width)), _fallback(heights, widths, ratio))
+
+
+def _fallback(heights: Ints, widths: Ints, ratio: tuple[float, float]) -> Ints:
+    """(4, N): the largest central box whose ratio is allowed; the whole image where its own is."""
+    image_ratio = widths / heights
+    height = np.where(image_ratio < ratio[0], np.round(widths / ratio[0]).astype(np.int64), heights)
+    width = np.where(image_ratio > ratio[1], np.round(heights * ratio[1]).astype(np.int64), widths)
+    return np.stack(((heights - height) // 2, (widths - width) // 2, height, width))
+
+
+def _randaugment(
+    view: ViewConfig, seed: int, stream: str, positions: torch.Tensor, augmented: Bools
+) -> tuple[Ints, Bools]:
+    """(N, K) operations and signs; Identity where RandAugment does not apply."""
+    count = view.randaugment_num_ops
+    draws = counter_rng.uniform(seed, f"{stream}/randaugment", positions, 2 * count).numpy()
+    operations = np.floor(draws[:, :count] * len(OPERATIONS)).astype(np.int64)
+    return np.where(augmented[:, None], operations, IDENTITY), draws[:, count:] < 0.5
