@@ -15,7 +15,7 @@ from soda_fast.data.image_set import FileImages, ImageSet
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 # What DALI decodes to the RGB that Pillow decodes it to. MPO is a JPEG with more pictures behind the first.
 _FORMATS = frozenset({"JPEG", "MPO", "PNG"})
-_MODES = frozenset({"RGB", "L", "CMYK", "RGBA"})
+_MODES = frozenset({"RGB", "RGBA", "CMYK", "L", "LA", "P", "1"})
 _SCAN_THREADS = 8  # headers on a network file system wait rather than compute
 _MEASURED_IMAGES = 2048
 
@@ -25,13 +25,10 @@ def find_images(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if is_image_name(name)]
+        found += [
+            Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
     return sorted(found)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name is that of an image we read."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def scan(paths: Sequence[Path], labels: NDArray[np.int64]) -> FileImages:

@@ -125,7 +125,7 @@ class FileImages(ImageSet):
 
     def decode(self, index: int) -> NDArray[np.uint8]:
         try:
-            with Image.open(io.BytesIO(self.read(index))) as image:
+            with Image.open(io.BytesIO(self.read(index).tobytes())) as image:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise ValueError(

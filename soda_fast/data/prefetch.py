@@ -1,5 +1,6 @@
 """A background thread that prepares batches ahead of the one in use."""
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ class Prefetcher(Generic[T]):
         self._stop = threading.Event()
         self._ended: _Failure | _End | None = None
         self._thread = threading.Thread(target=self._work, name="soda-fast-prefetch", daemon=True)
+        # A daemon thread that is inside a C++ library when the interpreter goes down can take it down with a crash.
+        atexit.register(self.close)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
@@ -74,6 +77,7 @@ class Prefetcher(Generic[T]):
         """Stop the thread and wait for it. Safe to call twice."""
         self._stop.set()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def _work(self) -> None:
         try:

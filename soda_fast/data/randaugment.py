@@ -13,6 +13,9 @@ from torch import Tensor
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, OPERATIONS, inverse_affine, magnitude
 from soda_fast.data.views import ViewPlan
 
+Strengths = list[tuple[str, float]]  # name and magnitude of the operation of each sample
+Change = Callable[[Tensor, Strengths], Tensor]  # (N, S, S, 3) uint8 -> the same, changed
+
 
 def apply_randaugment(images: Tensor, plan: ViewPlan) -> Tensor:
     """Carry out the operations of a plan.
@@ -27,16 +30,13 @@ def apply_randaugment(images: Tensor, plan: ViewPlan) -> Tensor:
     for step in range(plan.operations.shape[1]):
         chosen = plan.operations[:, step]
         geometric = np.isin(chosen, [OPERATIONS.index(name) for name in sorted(GEOMETRIC)])
-        groups = [(np.flatnonzero(geometric), _warp)]
+        groups: list[tuple[np.ndarray, Change]] = [(np.flatnonzero(geometric), _warp)]
         groups += [(np.flatnonzero(chosen == OPERATIONS.index(name)), change) for name, change in _CHANGES.items()]
         for rows, change in groups:
             if len(rows):
                 where = torch.from_numpy(rows).to(images.device, non_blocking=True)
                 images[where] = change(images[where], _strengths(plan, rows, step, images.shape[1]))
     return images
-
-
-Strengths = list[tuple[str, float]]
 
 
 def _strengths(plan: ViewPlan, rows: np.ndarray, step: int, size: int) -> Strengths:
@@ -118,7 +118,9 @@ def _solarize(images: Tensor, strengths: Strengths) -> Tensor:
 def _auto_contrast(images: Tensor, _: Strengths) -> Tensor:
     """Each channel stretched to 0..255. float64, because Pillow computes the table in Python."""
     low, high = images.amin(dim=(1, 2), keepdim=True), images.amax(dim=(1, 2), keepdim=True)
-    scale = 255.0 / (high.double() - low).clamp_(min=1.0)
+    span = (high.double() - low).clamp_(min=1.0)
+    # 255.0 / span would be span's reciprocal times 255, and a bit off.
+    scale = torch.full_like(span, 255.0) / span
     stretched = (images * scale + -low.double() * scale).clamp_(0, 255).to(torch.uint8)
     return torch.where(high > low, stretched, images)
 
@@ -140,7 +142,7 @@ def _equalize(images: Tensor, _: Strengths) -> Tensor:
     return changed.view(-1, 3, size, size).permute(0, 2, 3, 1).to(torch.uint8)
 
 
-_CHANGES: dict[str, Callable[[Tensor, Strengths], Tensor]] = {
+_CHANGES: dict[str, Change] = {
     "Brightness": _brightness,
     "Color": _color,
     "Contrast": _contrast,

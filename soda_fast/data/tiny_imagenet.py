@@ -36,17 +36,18 @@ def _annotated(val: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
         raise ValueError(
             f"{annotations}: cannot be read ({error.strerror}); unpack the official tiny-imagenet-200.zip again"
         ) from error
+    labels_of = {name: label for label, name in enumerate(classes)}
     paths, labels = [], []
     for number, line in enumerate(lines, start=1):
         file, _, rest = line.partition("\t")
         name = rest.split("\t")[0]
-        if name not in classes:
+        if name not in labels_of:
             raise ValueError(
                 f"{annotations}, line {number}: class {name!r} is not a folder of train/; unpack the official "
                 "tiny-imagenet-200.zip again"
             )
         paths.append(val / "images" / file)
-        labels.append(classes.index(name))
+        labels.append(labels_of[name])
     if not paths:
         raise ValueError(f"{annotations}: is empty; unpack the official tiny-imagenet-200.zip again")
     return paths, np.array(labels, np.int64)

@@ -44,9 +44,7 @@ class ViewPlan:
         return len(self.top)
 
 
-def plan(
-    view: ViewConfig, seed: int, stream: str, positions: Ints, heights: NDArray[np.integer], widths: NDArray[np.integer]
-) -> ViewPlan:
+def plan(view: ViewConfig, seed: int, stream: str, positions: Ints, heights: Ints, widths: Ints) -> ViewPlan:
     """Decide what happens to the view of each position.
 
     Args:
@@ -54,7 +52,7 @@ def plan(
         seed: of the run.
         stream: which view ("source", "target", ...); different names give independent plans.
         positions: (N,) int64, the samples' places in the run.
-        heights, widths: (N,) sizes of the samples' images in pixels.
+        heights, widths: (N,) int64, sizes of the samples' images in pixels.
 
     Raises:
         ValueError: a range of the view has its larger end first.
@@ -64,20 +62,20 @@ def plan(
     gates = counter_rng.uniform(seed, f"{stream}/gate", where, 3).numpy()
     cropped = gates[:, 0] < view.crop_flip_probability
     augmented = gates[:, 2] < view.randaugment_probability
-    heights, widths = heights.astype(np.int64), widths.astype(np.int64)
     draws = counter_rng.uniform(seed, f"{stream}/crop", where, 4 * _ATTEMPTS).numpy().reshape(-1, _ATTEMPTS, 4)
     random_box = random_resized_crop(draws, heights, widths, view.crop_scale, view.crop_ratio)
-    box = np.where(cropped, random_box, central_square(heights, widths))
+    top, left, height, width = np.where(cropped, random_box, central_square(heights, widths))
     operations, negative = _randaugment(view, seed, stream, where, augmented)
     flip = cropped & (gates[:, 1] < view.flip_probability)
-    return ViewPlan(*box, flip, operations, negative, view.randaugment_magnitude)
+    return ViewPlan(top, left, height, width, flip, operations, negative, view.randaugment_magnitude)
 
 
-def clean_plan(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> ViewPlan:
-    """The plan without chance: the central square. heights, widths: (N,) pixels."""
-    box = central_square(heights.astype(np.int64), widths.astype(np.int64))
+def clean_plan(heights: Ints, widths: Ints) -> ViewPlan:
+    """The plan without chance: the central square. heights, widths: (N,) int64 pixels."""
+    top, left, height, width = central_square(heights, widths)
     count = len(heights)
-    return ViewPlan(*box, np.zeros(count, bool), np.zeros((count, 0), np.int64), np.zeros((count, 0), bool), 0)
+    nothing = np.zeros((count, 0), np.int64)
+    return ViewPlan(top, left, height, width, np.zeros(count, bool), nothing, nothing.astype(bool), magnitude_bin=0)
 
 
 def probe_view() -> ViewConfig:
