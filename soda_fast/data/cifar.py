@@ -6,6 +6,7 @@ The batches are pickles, and a pickle can run code: nothing is unpickled before 
 import hashlib
 import pickle
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +121,9 @@ def _verified_archive(archive: Path, files: CifarFiles) -> dict[str, bytes]:
                     stream = tar.extractfile(member)
                     assert stream is not None, "isfile was asked before"
                     contents[file] = _verified(stream.read(), archive / member.name, files.checksums[file])
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{archive}: is damaged or no tar archive ({error}); download it again") from error
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "damaged or no tar archive"
+        raise ValueError(f"{archive}: cannot be read ({reason}); download it again") from error
     missing = [file for file in files.checksums if file not in contents]
     if missing:
         raise ValueError(f"{archive}: holds no {files.folder}/{missing[0]}; download the archive again")

@@ -65,7 +65,7 @@ class DaliExecutor:
     def close(self) -> None:
         """Free the pipeline's threads and memory."""
         self._pool.shutdown(cancel_futures=True)
-        del self._pipeline
+        self._pipeline = None
 
     def _read(self, indices: NDArray[np.int64]) -> Any:
         if isinstance(self.images, ArrayImages):

@@ -54,4 +54,5 @@ def local_positions(
 def _permutation(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     # The sequence (entropy, spawn key) is hashed into a Philox key: epochs are independent of one another.
     sequence = np.random.SeedSequence(seed, spawn_key=(_ORDER_KEY, epoch))
-    return np.random.Generator(np.random.Philox(sequence)).permutation(num_samples)
+    # Raw words sorted, not Generator.permutation: NumPy promises the former, and not the latter, to stay as they are.
+    return np.argsort(np.random.Philox(sequence).random_raw(num_samples), kind="stable")
