@@ -73,7 +73,9 @@ class DaliExecutor:
         return list(self._pool.map(lambda index: self.images.read(int(index)), indices))
 
     def _build(self) -> Any:
-        gpu = self.device.index or 0 if self.device.type == "cuda" else None
+        gpu = None
+        if self.device.type == "cuda":
+            gpu = torch.cuda.current_device() if self.device.index is None else self.device.index
         pipeline = _pipeline(
             self.images.encoded,
             self._sizes,
@@ -100,9 +102,12 @@ def _pipeline(encoded: bool, sizes: tuple[int, ...], on_gpu: bool) -> tuple[Any,
     """Each view is (S, S, 3) uint8. DALI draws nothing: all of its numbers are fed."""
     images = fn.external_source(name="images", dtype=types.DALIDataType.UINT8, ndim=1 if encoded else 3)
     if encoded:
-        # Tags of orientation are ignored, as torchvision's datasets ignore them.
         images = fn.decoders.image(
-            images, device="mixed" if on_gpu else "cpu", output_type=types.DALIImageType.RGB, adjust_orientation=False
+            images,
+            device="mixed" if on_gpu else "cpu",
+            output_type=types.DALIImageType.RGB,
+            adjust_orientation=False,  # tags of orientation are ignored, as torchvision's datasets ignore them
+            jpeg_fancy_upsampling=True,  # colours of a JPEG smoothed on a GPU as on a CPU
         )
     elif on_gpu:
         images = images.gpu()
