@@ -1,0 +1,76 @@
+"""The data path on a GPU. DALI's resizing there has its own rounding, hence a tolerance in the mean."""
+
+import importlib.util
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from soda_fast.config import ViewConfig
+from soda_fast.config.schema import DataConfig
+from soda_fast.data import TrainLoader
+from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.views import plan
+from tests.data.pictures import array_set, pixels
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+BACKENDS = ["torchvision"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
+
+
+def test_randaugment_is_equal_in_every_grey_level() -> None:
+    count = 512
+    images = torch.from_numpy(pixels("clouds", 64)[np.arange(count) % 64, :48, :48])
+    sizes = np.full(count, 48)
+    view = ViewConfig(randaugment_probability=1.0, randaugment_num_ops=3)
+    planned = plan(view, 0, "source", np.arange(count), sizes, sizes)
+    assert torch.equal(apply_randaugment(images.to(GPU), planned).cpu(), apply_randaugment(images.clone(), planned))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batches_are_those_of_the_cpu_while_the_gpu_is_busy(backend: str) -> None:
+    """A consumer that keeps its stream full must neither see half-written batches nor have them overwritten."""
+
+    def batches(device: torch.device, name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        loader = TrainLoader(
+            array_set("clouds"),
+            DataConfig(
+                backend=name, source=ViewConfig(randaugment_num_ops=0), target=ViewConfig(randaugment_num_ops=0)
+            ),
+            (0.5, 0.5, 0.5),
+            (0.25, 0.25, 0.25),
+            seed=0,
+            global_batch=32,
+            rank=0,
+            world=1,
+            parts=1,
+            start_position=0,
+            device=device,
+        )
+        busy = torch.zeros(4096, 4096, device=device) if device.type == "cuda" else None
+        seen = []
+        for batch in islice(loader, 8):
+            if busy is not None:
+                busy = busy @ busy
+            seen.append((batch.source * 1, batch.target * 1))
+        loader.close()
+        return [(source.cpu(), target.cpu()) for source, target in seen]
+
+    for ours, reference in zip(batches(GPU, backend), batches(CPU, "torchvision"), strict=True):
+        for left, right, grey_level in zip(ours, reference, (1 / 255 / 0.25, 1 / 255), strict=True):
+            assert left.shape == right.shape
+            assert (left - right).abs().mean() < (1.0 if backend == "dali" else 0.01) * grey_level
+
+
+def test_views_are_channels_last() -> None:
+    loader = TrainLoader(
+        array_set("digits"), DataConfig(source_size=8, target_size=8), (0.5,) * 3, (0.25,) * 3,
+        seed=0, global_batch=8, rank=0, world=1, parts=1, start_position=0, device=GPU,
+    )  # fmt: skip
+    batch = next(loader)
+    loader.close()
+    assert batch.target.is_contiguous(memory_format=torch.channels_last)
