@@ -1,0 +1,72 @@
+"""Probing an encoder: where the images, the model and the protocols meet."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from soda_fast.config import Config
+from soda_fast.data import Dataset, ImageSet, iterate_views
+from soda_fast.data.views import probe_view
+from soda_fast.evaluation.features import extract_features, padded_share
+from soda_fast.evaluation.protocols import CachedFeatures, Split
+from soda_fast.model import SODA
+from soda_fast.parallel import Processes
+
+Encode = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+def encode_features(model: SODA) -> Encode:
+    """Images (B, 3, S, S) -> z (B, D) and the encoder's pooled features (B, F), by name. The model in eval mode."""
+
+    def encode(images: Tensor) -> dict[str, Tensor]:
+        z, pooled = model.features(images)
+        return {"z": z, "pooled": pooled}
+
+    return encode
+
+
+def encode_pixels(images: Tensor) -> dict[str, Tensor]:
+    """The images themselves as features: (B, 3 * S * S)."""
+    return {"pixels": images.flatten(1)}
+
+
+class Prober:
+    """Extracts features of image sets, all processes together.
+
+    Args:
+        config: resolved.
+        dataset: gives mean and deviation.
+        processes: this process among those that take part.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
+        self.config, self.dataset, self.processes = config, dataset, processes
+
+    def provider(self, encode: Encode, train: ImageSet, test: ImageSet) -> CachedFeatures:
+        """Features of a training and a test split for `run_protocol`."""
+        splits: dict[Split, ImageSet] = {"train": train, "test": test}
+        return CachedFeatures(
+            encode_clean=lambda split: self._features(encode, splits[split]),
+            encode_augmented=lambda epoch: self._features(encode, train, epoch),
+            split_labels={name: torch.from_numpy(images.labels) for name, images in splits.items()},
+        )
+
+    def _features(self, encode: Encode, images: ImageSet, epoch: int | None = None) -> dict[str, Tensor]:
+        """{name: (len(images), D)}; through the probes' random view of an epoch, or clean."""
+        data, processes = self.config.data, self.processes
+        batches = iterate_views(
+            images,
+            padded_share(len(images), processes.rank, processes.world_size, self.config.evaluation.batch_images),
+            size=data.source_size,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            data=data,
+            device=processes.device,
+            view=None if epoch is None else probe_view(),
+            seed=self.config.run.seed,
+            epoch=epoch or 0,
+        )
+        return extract_features(encode, batches, len(images), dist.group.WORLD)
+

@@ -1,0 +1,41 @@
+"""Probes during training, on a slice held out of train; the test split stays untouched."""
+
+from soda_fast.config import Config
+from soda_fast.data import Dataset
+from soda_fast.evaluation.holdout import stratified_holdout
+from soda_fast.evaluation.protocols import headline, run_protocol
+from soda_fast.model import SODA
+from soda_fast.parallel import Processes, reshard
+from soda_fast.probing import Prober, encode_features
+
+PROTOCOL_OF = {"knn": "knn-dino", "linear": "linear-reference"}
+
+
+class Probes:
+    """k-NN and linear probe of the averaged encoder.
+
+    The slice is held out of the probes' training images. The model itself, which sees no labels, trains on all of train.
+
+    schedule: {probe: interval in images}.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
+        self.config, self.num_classes = config, len(dataset.class_names)
+        self.schedule: dict[str, int] = {}
+        if config.evaluation.during == "none":
+            return
+        self.schedule = dict(config.evaluation.during)
+        fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
+        self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
+        self._prober = Prober(config, dataset, processes)
+
+    def run(self, probe: str, model: SODA) -> dict[str, float]:
+        """{"knn-dino/z": top-1 in [0, 1], ..}: the headline for each kind of features. A collective."""
+        provider = self._prober.provider(encode_features(model), self._fit, self._held_out)
+        protocol = PROTOCOL_OF[probe]
+        results = run_protocol(protocol, provider, self.num_classes, self.config.run.seed)
+        reshard(model)
+        return {
+            f"{protocol}/{name}": headline([result for result in results if result.features == name]).accuracy
+            for name in dict.fromkeys(result.features for result in results)
+        }

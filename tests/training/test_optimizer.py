@@ -1,0 +1,68 @@
+"""Learning rates, clipping, and steps that must not be taken."""
+
+import pytest
+import torch
+from torch import nn
+
+from soda_fast.training.clock import Clock
+from soda_fast.training.optimizer import FiniteGuard, NonFiniteError, clip_and_step, learning_rate
+
+
+def test_learning_rate_is_linear_then_constant() -> None:
+    rates = [learning_rate(1.0, images, 10, 40) for images in range(0, 70, 10)]
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+    assert learning_rate(0.5, 0, 10, 0) == 0.5
+
+
+def model_and_optimizer() -> tuple[nn.Linear, torch.optim.AdamW]:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+
+def test_clips_to_the_whole_norm() -> None:
+    model, optimizer = model_and_optimizer()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    norm = clip_and_step(model, optimizer, max_norm=1.0)
+    assert norm.item() == pytest.approx(8**0.5)
+    clipped = optimizer.state[model.weight]["exp_avg"] / 0.1
+    torch.testing.assert_close(clipped, torch.full_like(clipped, 8**-0.5), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_gradient_changes_nothing_and_stops_the_run(bad: float) -> None:
+    model, optimizer = model_and_optimizer()
+    guard = FiniteGuard(torch.device("cpu"))
+    for step in range(4):
+        before = model.weight.detach().clone()
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        if step >= 2:
+            model.weight.grad[0, 0] = bad
+        guard.watch(clip_and_step(model, optimizer, 1.0), step)
+        assert torch.equal(model.weight, before) == (step >= 2)
+        if step < 2:
+            guard.check()
+    with pytest.raises(NonFiniteError, match="step 2 "):
+        guard.check()
+
+
+def test_clock_tells_training_from_waiting_and_pauses() -> None:
+    now = 0.0
+
+    def tick(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    clock = Clock(lambda: now)
+    with clock.waiting_for_data():
+        tick(1.0)
+    tick(3.0)
+    with clock.paused():
+        tick(100.0)
+    pace = clock.lap(images=8)
+    assert pace.images_per_second == pytest.approx(2.0)
+    assert pace.data_wait_share == pytest.approx(0.25)
+    tick(2.0)
+    assert clock.lap(images=8).images_per_second == pytest.approx(4.0)

@@ -1,0 +1,140 @@
+"""Stopping and starting again changes nothing, on any number of processes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from spawn import run_in_processes
+from torch import Tensor
+
+from soda_fast.config import ConfigError, load_config
+from soda_fast.pretrained import load_run
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.checkpoint import checkpoints, latest
+from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    return load_run(RunDirectory(run_dir))[0].state_dict()
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight steps without a stop."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    run_tiny(tiny_tree(path, steps=8))
+    return path
+
+
+def test_resumed_twice_equals_uninterrupted_bit_for_bit(whole_run: Path, tmp_path: Path) -> None:
+    for steps in (3, 5, 8):
+        run_tiny(tiny_tree(tmp_path / "parts", steps=steps))
+    assert_same_weights(whole_run, tmp_path / "parts")
+    assert losses(whole_run) == losses(tmp_path / "parts")
+
+
+def test_a_run_killed_after_its_last_checkpoint(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines that metrics.jsonl has beyond the checkpoint are written once, not twice."""
+    run_tiny(tiny_tree(tmp_path / "killed", steps=5))
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"images_seen": 6 * BATCH, "loss": 99.0}) + '\n{"images_se')
+    capsys.readouterr()
+    run_tiny(tiny_tree(tmp_path / "killed", steps=8))
+    assert f"resuming {tmp_path / 'killed'} at {5 * BATCH} of {8 * BATCH} images" in capsys.readouterr().out
+    assert_same_weights(whole_run, tmp_path / "killed")
+    assert losses(whole_run) == losses(tmp_path / "killed")
+
+
+def test_a_finished_run_has_nothing_to_do(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "again")
+    before = read_metrics(tmp_path / "again")
+    capsys.readouterr()
+    run_tiny(tiny_tree(tmp_path / "again", steps=8))
+    assert "nothing to do" in capsys.readouterr().out
+    assert read_metrics(tmp_path / "again") == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "damaged"
+    run_tiny(tiny_tree(run, steps=4, save_every_images=2 * BATCH))
+    older, newer = checkpoints(run / "checkpoints")
+    data = newer / "__0_0.distcp"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    path, complaints = latest(run / "checkpoints")
+    assert path == older
+    assert len(complaints) == 1
+    assert newer.name in complaints[0]
+    run_tiny(tiny_tree(run, steps=8))
+    assert_same_weights(whole_run, run)
+
+
+def test_a_half_written_checkpoint_is_none(whole_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "half"
+    shutil.copytree(whole_run, run)
+    (newest,) = checkpoints(run / "checkpoints")
+    newest.rename(newest.with_name(f".{newest.name}.tmp"))
+    assert latest(run / "checkpoints") == (None, [])
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        load_run(RunDirectory(run))
+
+
+def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_run, tmp_path / "changed")
+    with pytest.raises(ConfigError, match=r"train\.encoder_lr = 0\.0008, not 0\.1"):
+        run_tiny(tiny_tree(tmp_path / "changed", steps=8, encoder_lr=0.1))
+    assert load_config(tmp_path / "changed" / "config.yaml").train.encoder_lr == 0.0008
+
+
+def train_without_dropout(path: Path, steps: int, changes: dict[str, Any]) -> None:
+    tree = tiny_tree(path, steps)
+    tree["model"]["decoder"]["dropout"] = 0.0
+    run_tiny({**tree, **changes})
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp"])
+def test_losses_do_not_depend_on_the_number_of_processes(tmp_path: Path, strategy: str) -> None:
+    changes = {"parallel": {"strategy": strategy}}
+    train_without_dropout(tmp_path / "one", 12, {})
+    run_in_processes(train_without_dropout, 2, tmp_path / "two", 12, changes)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for step, images in enumerate(sorted(one)):
+        assert two[images] == pytest.approx(one[images], rel=1e-5 if step < 3 else 1e-3)
+
+
+def test_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
+    train_without_dropout(tmp_path / "one", 8, {})
+    run = tmp_path / "moving"
+    run_in_processes(train_without_dropout, 2, run, 3, {})
+    train_without_dropout(run, 5, {"parallel": {"strategy": "ddp"}})
+    run_in_processes(train_without_dropout, 3, run, 8, {})
+    one, moved = losses(tmp_path / "one"), losses(run)
+    assert moved.keys() == one.keys()
+    for images in one:
+        assert moved[images] == pytest.approx(one[images], rel=1e-3)
+
+
+def test_accumulation_gives_nearly_the_same_step(tmp_path: Path) -> None:
+    """Not quite: BatchNorm sees each part by itself."""
+    train_without_dropout(tmp_path / "one", 3, {})
+    tree = tiny_tree(tmp_path / "parts", 3, accumulate=2)
+    tree["model"]["decoder"]["dropout"] = 0.0
+    run_tiny(tree)
+    for images, loss in losses(tmp_path / "one").items():
+        assert losses(tmp_path / "parts")[images] == pytest.approx(loss, rel=0.05)

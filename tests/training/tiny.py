@@ -1,0 +1,49 @@
+"""A training small enough to be run many times in a test: digits, one convolution block each way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from soda_fast.config import Config, config_from_tree
+from soda_fast.train import train
+
+BATCH = 12
+
+
+def tiny_tree(run_dir: Path, steps: int, **train_keys: Any) -> dict[str, Any]:
+    """A configuration as nested dicts; dropout, RandAugment and the moving average all at work."""
+    view = {"crop_scale": [0.5, 1.0], "randaugment_probability": 0.5}
+    return {
+        "run": {"dir": str(run_dir), "seed": 3},
+        "data": {"dataset": "digits", "source_size": 8, "target_size": 8, "source": view, "target": view},
+        "model": {
+            "encoder": {"arch": "small", "z_dim": 8, "widths": [8, 16], "depths": [1, 1]},
+            "decoder": {"channels": 32, "multipliers": [1, 1], "attention": [False, True], "blocks": 1, "dropout": 0.1},
+        },
+        "diffusion": {"steps": 100},
+        "train": {
+            "images": steps * BATCH,
+            "global_batch_images": BATCH,
+            "ema_beta": 0.5,
+            "warmup_images": 5 * BATCH,
+            "log_every_images": BATCH,
+            **train_keys,
+        },
+        "sampling": {"images": 3, "steps": 2},
+    }
+
+
+def run_tiny(tree: dict[str, Any]) -> list[dict[str, float]]:
+    """Train, and return the lines of metrics.jsonl."""
+    config: Config = config_from_tree(tree)
+    train(config)
+    return read_metrics(Path(config.run.dir))
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    """{images_seen: loss}."""
+    return {int(line["images_seen"]): line["loss"] for line in read_metrics(run_dir) if "loss" in line}
