@@ -148,7 +148,9 @@ def main() -> int:
         return 2
     print(format_result(result))
     if options.json:
-        options.json.write_text(json.dumps({"config": options.config, "overrides": options.overrides, **result}, indent=1))
+        options.json.write_text(
+            json.dumps({"config": options.config, "overrides": options.overrides, **result}, indent=1)
+        )
     return 0
 
 

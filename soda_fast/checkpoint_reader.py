@@ -1,6 +1,7 @@
 """Reading checkpoints without running code from them."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ def read_tensors(path: Path, prefix: str, into: dict[str, Tensor]) -> None:
     """
     tensors = {prefix + name: tensor for name, tensor in into.items()}
     _check_shapes(path, tensors)
-    dcp.load(tensors, storage_reader=SafeReader(path), no_dist=True)
+    with warnings.catch_warnings():
+        # It warns that one process loads alone, which is what was asked for.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load(tensors, storage_reader=SafeReader(path), no_dist=True)
 
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:

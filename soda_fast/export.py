@@ -1,8 +1,8 @@
 """What users take away: safetensors files that PyTorch and torchvision understand, and their configuration.
 
-    encoder.safetensors   torchvision's names and weight layout (out, in, kernel, kernel); fc gives z
-    decoder.safetensors   the same layout
-    config.json           versions, preprocessing, the run's configuration
+encoder.safetensors   torchvision's names and weight layout (out, in, kernel, kernel); fc gives z
+decoder.safetensors   the same layout
+config.json           versions, preprocessing, the run's configuration
 """
 
 import json

@@ -26,8 +26,8 @@ _ARCHITECTURES = ("resnet18", "resnet34", "resnet50")
 def import_reference(checkpoint: Path, config_file: Path, run: RunDirectory) -> str:
     """Turn a reference checkpoint into a run directory that `load`, `evaluate` and `sample` accept.
 
-    The averaged weights (EMA) become the run's; a checkpoint without them gives its online weights. The optimizer's state
-    is not taken over.
+    The averaged weights (EMA) become the run's; a checkpoint without them gives its online weights. The optimizer's
+    state is not taken over.
 
     Args:
         checkpoint: the reference's .pth file, read with weights_only=True.

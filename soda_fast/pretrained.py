@@ -24,6 +24,8 @@ from soda_fast.training.checkpoint import latest
 class PretrainedSODA(SODA):
     """A trained SODA that can also make images. `encode`, `features` and `denoise` are `SODA`'s."""
 
+    alphabar: Tensor
+
     def __init__(self, model: SODA, config: Config) -> None:
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
         self.config = config
@@ -91,7 +93,8 @@ def load_encoder(
 
 def preprocess(config: Config) -> Preprocess:
     """The encoder's preprocessing in a resolved configuration."""
-    assert config.data.mean is not None and config.data.std is not None, "a run's configuration is resolved"
+    assert config.data.mean is not None, "a run's configuration is resolved"
+    assert config.data.std is not None, "a run's configuration is resolved"
     return Preprocess(config.data.source_size, config.data.mean, config.data.std)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from soda_fast.config import Config
 from soda_fast.data import Dataset, ImageSet, iterate_views
-from soda_fast.data.views import probe_view
+from soda_fast.data.views import describe_view
 from soda_fast.evaluation.features import extract_features, padded_share
 from soda_fast.evaluation.protocols import CachedFeatures, Split
 from soda_fast.model import SODA
@@ -50,11 +50,12 @@ class Prober:
         return CachedFeatures(
             encode_clean=lambda split: self._features(encode, splits[split]),
             encode_augmented=lambda epoch: self._features(encode, train, epoch),
+            augmentation=describe_view(self.config.evaluation.view.as_view()),
             split_labels={name: torch.from_numpy(images.labels) for name, images in splits.items()},
         )
 
     def _features(self, encode: Encode, images: ImageSet, epoch: int | None = None) -> dict[str, Tensor]:
-        """{name: (len(images), D)}; through the probes' random view of an epoch, or clean."""
+        """{name: (len(images), D)}; through the random view (evaluation.view) of an epoch, or clean."""
         data, processes = self.config.data, self.processes
         batches = iterate_views(
             images,
@@ -64,9 +65,8 @@ class Prober:
             std=self.dataset.std,
             data=data,
             device=processes.device,
-            view=None if epoch is None else probe_view(),
+            view=None if epoch is None else self.config.evaluation.view.as_view(),
             seed=self.config.run.seed,
             epoch=epoch or 0,
         )
         return extract_features(encode, batches, len(images), dist.group.WORLD)
-

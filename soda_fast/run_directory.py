@@ -1,11 +1,11 @@
 """A run's directory: what lies where.
 
-    config.yaml       the resolved configuration
-    metrics.jsonl     one object a line
-    tensorboard/      the same for TensorBoard, and pictures
-    samples/*.png     source, target, reconstruction
-    checkpoints/      see training/checkpoint.py
-    evaluation.json   probes of the last checkpoint
+config.yaml       the resolved configuration
+metrics.jsonl     one object a line
+tensorboard/      the same for TensorBoard, and pictures
+samples/*.png     source, target, reconstruction
+checkpoints/      see training/checkpoint.py
+evaluation.json   probes of the last checkpoint
 """
 
 import difflib
@@ -88,7 +88,9 @@ class RunDirectory:
         try:
             write_atomically(self.config, to_yaml(config).encode())
         except OSError as error:
-            raise ValueError(f"run.dir {self.path}: cannot be written ({error.strerror}); choose another run.dir") from error
+            raise ValueError(
+                f"run.dir {self.path}: cannot be written ({error.strerror}); choose another run.dir"
+            ) from error
 
 
 def refuse_changes(saved: Config, wanted: Config, path: Path) -> None:

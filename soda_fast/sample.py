@@ -29,8 +29,12 @@ def sample(
         ValueError: no run, no whole checkpoint, or a setting out of range.
     """
     model, config, checkpoint = load_run(run)
-    wanted = {"images": images, "steps": steps, "guidance": guidance}
-    sampling = replace(config.sampling, **{key: value for key, value in wanted.items() if value is not None})
+    sampling = replace(
+        config.sampling,
+        images=config.sampling.images if images is None else images,
+        steps=config.sampling.steps if steps is None else steps,
+        guidance=config.sampling.guidance if guidance is None else guidance,
+    )
     if sampling.images < 1 or sampling.steps < 1 or sampling.guidance < 0 or seed < 0:
         raise ValueError("--images and --steps must be at least 1, --guidance and --seed at least 0")
     config = replace(config, sampling=sampling)

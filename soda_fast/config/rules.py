@@ -132,7 +132,12 @@ def _sampling(config: Config) -> Iterator[Contradiction]:
 
 
 def _views(config: Config) -> Iterator[Contradiction]:
-    for name, view in (("data.source", config.data.source), ("data.target", config.data.target)):
+    probe = config.evaluation.view.as_view()
+    for name, view in (
+        ("data.source", config.data.source),
+        ("data.target", config.data.target),
+        ("evaluation.view", probe),
+    ):
         yield from _ordered(name, view)
 
 

@@ -204,6 +204,30 @@ class SamplingConfig:
 
 
 @section
+class ProbeViewConfig:
+    """The random view of training images in evaluation protocols that have one. Defaults: the reference's."""
+
+    crop_flip_probability: Probability = 0.65
+    """Probability that the view is cropped at random, and then perhaps flipped. Otherwise: the central square."""
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)
+    """Smallest and largest share of the image's area in a random crop."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a random crop; drawn log-uniformly."""
+    flip_probability: Probability = 0.5
+    """Probability that a cropped view is mirrored left to right."""
+
+    def as_view(self) -> ViewConfig:
+        """The same view, without RandAugment."""
+        return ViewConfig(
+            crop_flip_probability=self.crop_flip_probability,
+            crop_scale=self.crop_scale,
+            crop_ratio=self.crop_ratio,
+            flip_probability=self.flip_probability,
+            randaugment_probability=0.0,
+        )
+
+
+@section
 class EvaluationConfig:
     """Probes of the frozen encoder: in training on a slice held out of train, at the end on the test split."""
 
@@ -211,6 +235,8 @@ class EvaluationConfig:
     """Probes to run in training and their intervals in images, as {knn: 500000, linear: 5000000}; or none."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
     """Share of each training class that the probes in training are tested on, and not fitted to."""
+    view: ProbeViewConfig = field(default_factory=ProbeViewConfig)
+    """The random view of the training images in protocols that have one. Defaults: the reference implementation's."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
     protocols: tuple[Literal["knn-dino", "knn-reference", "linear-reference"], ...] = (

@@ -78,9 +78,19 @@ def clean_plan(heights: Ints, widths: Ints) -> ViewPlan:
     return ViewPlan(top, left, height, width, np.zeros(count, bool), nothing, nothing.astype(bool), magnitude_bin=0)
 
 
-def probe_view() -> ViewConfig:
-    """The view that the reference implementation trains linear probes on: crop and flip with 0.65."""
-    return ViewConfig(crop_flip_probability=0.65, randaugment_probability=0.0, randaugment_num_ops=0)
+def describe_view(view: ViewConfig) -> str:
+    """A view in words, for reports."""
+    (low, high), (narrow, wide) = view.crop_scale, view.crop_ratio
+    words = (
+        f"random resized crop (area {low:g}..{high:g}, ratio {narrow:.3g}..{wide:.3g}) and flip "
+        f"({view.flip_probability:g}), together with probability {view.crop_flip_probability:g}"
+    )
+    if view.randaugment_probability and view.randaugment_num_ops:
+        words += (
+            f"; RandAugment ({view.randaugment_num_ops} operations, magnitude {view.randaugment_magnitude}) "
+            f"with probability {view.randaugment_probability:g}"
+        )
+    return words
 
 
 def check_view(view: ViewConfig, name: str) -> None:

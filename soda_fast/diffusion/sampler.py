@@ -1,6 +1,7 @@
 """DDIM (Song et al., arXiv 2010.02502) with classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def ddim_sample(
     alphabar = alphabar.to(x_T.device)
     times = sampling_times(total_steps, steps)
     x = x_T.float()
-    for time, next_time in zip(times[:-1], times[1:], strict=True):
+    for time, next_time in pairwise(times):
         noise = _guided_noise(denoise, x, time, z, guidance)
         signal, next_signal = alphabar[time], alphabar[next_time]
         x_0 = ((x - (1 - signal).sqrt() * noise) / signal.sqrt()).clamp(-1, 1)

@@ -5,7 +5,6 @@ from soda_fast.evaluation.holdout import stratified_holdout
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_probe import linear_probe
 from soda_fast.evaluation.protocols import (
-    CROP_FLIP_PROBABILITY,
     PROTOCOLS,
     CachedFeatures,
     FeatureProvider,
@@ -19,7 +18,6 @@ from soda_fast.evaluation.report import Subject, format_table, table_rows, write
 from soda_fast.evaluation.versions import versions
 
 __all__ = [
-    "CROP_FLIP_PROBABILITY",
     "PROTOCOLS",
     "CachedFeatures",
     "FeatureProvider",

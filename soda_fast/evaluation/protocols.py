@@ -17,24 +17,20 @@ from soda_fast.evaluation.numerics import check_features, l2_normalize
 Split = Literal["train", "test"]
 Setting = dict[str, int | float | str | None]
 
-CROP_FLIP_PROBABILITY = 0.65
-CROP_FLIP = (
-    "random resized crop (area 0.08..1, ratio 3/4..4/3) and flip (0.5), "
-    f"together with probability {CROP_FLIP_PROBABILITY}"
-)
-"""The reference implementation's augmentation for probes, in words."""
-
 _HEADLINE_K = 20
 
 
 class FeatureProvider(Protocol):
     """Features of both splits by name, each (N, D) floating point, and labels, (N,) integers."""
 
+    augmentation: str
+    """What `augmented` does to images, in words."""
+
     def clean(self, split: Split) -> Mapping[str, Tensor]:
         """Features of the images as they are."""
 
     def augmented(self, epoch: int) -> Mapping[str, Tensor]:
-        """Features of the training split through `CROP_FLIP`, drawn anew for each epoch."""
+        """Features of the training split through the random view, drawn anew for each epoch."""
 
     def labels(self, split: Split) -> Tensor:
         """Classes of the images, in the order of the features."""
@@ -65,7 +61,7 @@ class Result:
 class KnnProtocol:
     """k-NN with the training split as bank and the test split as queries.
 
-    temperature: None for uniform votes. augmented_bank: whether the bank goes through `CROP_FLIP`, once.
+    temperature: None for uniform votes. augmented_bank: whether the bank goes through the random view, once.
     """
 
     name: str
@@ -74,10 +70,9 @@ class KnnProtocol:
     temperature: float | None
     augmented_bank: bool
 
-    @property
-    def transform(self) -> str:
-        """What happens to the images before the encoder."""
-        return f"bank: {CROP_FLIP}, once; queries: clean" if self.augmented_bank else "bank and queries: clean"
+    def transform(self, augmentation: str) -> str:
+        """What happens to the images before the encoder, in words."""
+        return f"bank: {augmentation}, once; queries: clean" if self.augmented_bank else "bank and queries: clean"
 
     def run(self, provider: FeatureProvider, num_classes: int, seed: int) -> list[Result]:
         """One result for each kind of features and each k. Draws nothing: the seed does not matter."""
@@ -97,7 +92,9 @@ class KnnProtocol:
             accuracies = knn_accuracy(bank, bank_labels, queries[name], query_labels, ks, self.temperature)
             for k, accuracy in accuracies.items():
                 setting: Setting = {"k": k, "temperature": self.temperature, "metric": "cosine"}
-                results.append(Result(self.name, name, setting, self.transform, accuracy, skipped))
+                results.append(
+                    Result(self.name, name, setting, self.transform(provider.augmentation), accuracy, skipped)
+                )
         return results
 
 
@@ -111,10 +108,9 @@ class LinearProtocol:
     learning_rate: float
     batch: int
 
-    @property
-    def transform(self) -> str:
-        """What happens to the images before the encoder."""
-        return f"train: {CROP_FLIP}, anew each epoch; test: clean"
+    def transform(self, augmentation: str) -> str:
+        """What happens to the images before the encoder, in words."""
+        return f"train: {augmentation}, anew each epoch; test: clean"
 
     def run(self, provider: FeatureProvider, num_classes: int, seed: int) -> list[Result]:
         """One result for each kind of features. All probes train in step, so that an epoch is encoded once."""
@@ -129,8 +125,9 @@ class LinearProtocol:
             for name, train in augmented.items():
                 labels = checked_training_set(train, provider.labels("train"), tests[name], num_classes)
                 probes[name].train_epoch(l2_normalize(train), labels)
+        transform = self.transform(provider.augmentation)
         return [
-            Result(self.name, name, self._setting(seed), self.transform, probe.accuracy(tests[name], test_labels[name]))
+            Result(self.name, name, self._setting(seed), transform, probe.accuracy(tests[name], test_labels[name]))
             for name, probe in probes.items()
         ]
 
@@ -191,11 +188,13 @@ class CachedFeatures:
     """A provider that encodes every pass once: clean splits are kept, of augmented passes the latest.
 
     encode_clean: from a split to its features. encode_augmented: from an epoch to the training split's features.
+    augmentation: what encode_augmented does to images, in words.
     """
 
     encode_clean: Callable[[Split], Mapping[str, Tensor]]
     encode_augmented: Callable[[int], Mapping[str, Tensor]]
     split_labels: Mapping[Split, Tensor]
+    augmentation: str
     _clean: dict[Split, Mapping[str, Tensor]] = field(default_factory=dict)
     _latest: tuple[int, Mapping[str, Tensor]] | None = None
 

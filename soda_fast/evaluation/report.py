@@ -93,9 +93,7 @@ def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[s
         "seed": subject.seed,
         "device": subject.device,
         "versions": versions(),
-        "protocols": {
-            name: {"source": PROTOCOLS[name].source, "transform": PROTOCOLS[name].transform} for name in used
-        },
+        "protocols": {name: {"source": PROTOCOLS[name].source} for name in used},
         "results": flat,
     }
 

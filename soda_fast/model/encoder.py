@@ -96,7 +96,8 @@ def _store_weights_channels_last(module: nn.Module) -> None:
     """Replace each nn.Conv2d below `module` by our Conv2d with the same weights."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            assert child.bias is None and child.groups == 1, "torchvision's ResNet blocks"
+            assert child.bias is None, "torchvision's ResNets have convolutions without bias"
+            assert child.groups == 1, "none of the architectures here groups channels"
             (kernel, _), (stride, _) = child.kernel_size, child.stride
             padding = cast(tuple[int, int], child.padding)[0]
             ours = Conv2d(child.in_channels, child.out_channels, kernel, stride, padding, bias=False)

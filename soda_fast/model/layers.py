@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from soda_kernels import group_norm_modulate
 from torch import Tensor, nn
+
+from soda_kernels import group_norm_modulate
 
 
 class Conv2d(nn.Module):
@@ -15,7 +16,13 @@ class Conv2d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.stride, self.padding = stride, padding

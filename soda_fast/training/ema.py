@@ -1,5 +1,7 @@
 """The moving average of the weights, shard by shard, in float32."""
 
+from typing import Generic, TypeVar
+
 import torch
 from ema_pytorch import EMA
 from torch import nn
@@ -7,7 +9,10 @@ from torch import nn
 from soda_fast.parallel import reshard
 
 
-class WeightAverage:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class WeightAverage(Generic[Network]):
     """ema-pytorch around two models that are sharded alike.
 
     The decay after k steps is min(beta, 1 - (1 + k) ** (-2/3)), ema-pytorch's warm-up; k follows from images seen.
@@ -20,7 +25,7 @@ class WeightAverage:
         steps: steps made already.
     """
 
-    def __init__(self, online: nn.Module, average: nn.Module, beta: float, steps: int = 0) -> None:
+    def __init__(self, online: Network, average: Network, beta: float, steps: int = 0) -> None:
         average.requires_grad_(False).eval()
         self.online, self.model = online, average
         # Buffers are left out, because one list cannot hold both sharded parameters and plain buffers.

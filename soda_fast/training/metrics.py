@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from types import TracebackType
+
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm

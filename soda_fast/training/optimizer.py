@@ -67,7 +67,7 @@ class FiniteGuard:
         step = int(self._first_bad.item())
         if step >= 0:
             raise NonFiniteError(
-                f"the loss or its gradient became NaN or infinite in step {step} (counted from 0), which did not change "
-                "the weights; lower train.encoder_lr and train.decoder_lr, or lengthen the warm-up, and start again "
+                f"the loss or its gradient became NaN or infinite in step {step} (counted from 0), which did not "
+                "change the weights; lower train.encoder_lr and train.decoder_lr, or lengthen the warm-up, and start again "
                 "from the last checkpoint"
             )

@@ -14,7 +14,7 @@ PROTOCOL_OF = {"knn": "knn-dino", "linear": "linear-reference"}
 class Probes:
     """k-NN and linear probe of the averaged encoder.
 
-    The slice is held out of the probes' training images. The model itself, which sees no labels, trains on all of train.
+    The slice is held out of the probes' training images. The model, which sees no labels, trains on all of train.
 
     schedule: {probe: interval in images}.
     """
@@ -24,7 +24,7 @@ class Probes:
         self.schedule: dict[str, int] = {}
         if config.evaluation.during == "none":
             return
-        self.schedule = dict(config.evaluation.during)
+        self.schedule.update({str(probe): every for probe, every in config.evaluation.during.items()})
         fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
         self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
         self._prober = Prober(config, dataset, processes)

@@ -25,7 +25,7 @@ class Samples:
         self._batch: Batch | None = None
 
     def grid(self, model: SODA) -> np.ndarray:
-        """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective: a sharded model needs all."""
+        """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective."""
         batch = self._first_images()
         z = model.encode(batch.source)
         n, *image_shape = batch.target.shape
@@ -42,7 +42,9 @@ class Samples:
 
     def _visible(self, source: Tensor) -> Tensor:
         """The source view as the image that it was, its noise included."""
-        mean, std = (torch.tensor(v, device=source.device)[:, None, None] for v in (self.dataset.mean, self.dataset.std))
+        mean, std = (
+            torch.tensor(v, device=source.device)[:, None, None] for v in (self.dataset.mean, self.dataset.std)
+        )
         return source * std + mean
 
     def _first_images(self) -> Batch:

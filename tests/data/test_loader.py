@@ -14,13 +14,13 @@ from PIL import Image
 
 from soda_fast import counter_rng
 from soda_fast.config import ViewConfig
-from soda_fast.config.schema import DataConfig
+from soda_fast.config.schema import DataConfig, ProbeViewConfig
 from soda_fast.data import Batch, TrainLoader, iterate_views
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import sample_indices
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.reference import execute
-from soda_fast.data.views import plan, probe_view
+from soda_fast.data.views import plan
 from tests.data.pictures import array_set, encode, file_set
 
 CPU = torch.device("cpu")
@@ -203,7 +203,7 @@ def test_drawn_views_belong_to_image_and_epoch() -> None:
                 std=STD,
                 data=DATA,
                 device=CPU,
-                view=probe_view(),
+                view=ProbeViewConfig().as_view(),
                 seed=1,
                 epoch=epoch,
             )

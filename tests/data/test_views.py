@@ -11,7 +11,8 @@ from torchvision.transforms import functional as F
 
 from soda_fast.config import ViewConfig
 from soda_fast.data.operations import OPERATIONS
-from soda_fast.data.views import ViewPlan, central_square, clean_plan, plan, probe_view, random_resized_crop
+from soda_fast.config.schema import ProbeViewConfig
+from soda_fast.data.views import ViewPlan, central_square, clean_plan, plan, random_resized_crop
 
 MANY = 20_000
 
@@ -133,7 +134,7 @@ def test_clean_plan_and_probe_view() -> None:
     clean = clean_plan(np.array([10, 20]), np.array([30, 20]))
     assert (clean.left.tolist(), clean.top.tolist(), clean.width.tolist()) == ([10, 0], [0, 0], [10, 20])
     assert not clean.flip.any()
-    probe = planned(probe_view(), 64, 100)
+    probe = planned(ProbeViewConfig().as_view(), 64, 100)
     assert abs(((probe.left == 18) & (probe.width == 64)).mean() - 0.35) < 0.01
     assert (probe.operations == 0).all()
 

@@ -49,7 +49,7 @@ class Images:
         return self.features("train", 1.0, seed=epoch)
 
     def provider(self) -> CachedFeatures:
-        return CachedFeatures(self.clean, self.augmented, self.split_labels)
+        return CachedFeatures(self.clean, self.augmented, self.split_labels, "crops with 0.65")
 
 
 def by_features(results: list[Result]) -> Mapping[str, list[Result]]:

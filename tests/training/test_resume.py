@@ -9,12 +9,12 @@ import pytest
 import torch
 from spawn import run_in_processes
 from torch import Tensor
+from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
 
 from soda_fast.config import ConfigError, load_config
 from soda_fast.pretrained import load_run
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint import checkpoints, latest
-from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
 
 
 def weights(run_dir: Path) -> dict[str, Tensor]:
@@ -57,9 +57,7 @@ def test_a_run_killed_after_its_last_checkpoint(
     assert losses(whole_run) == losses(tmp_path / "killed")
 
 
-def test_a_finished_run_has_nothing_to_do(
-    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_has_nothing_to_do(whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(whole_run, tmp_path / "again")
     before = read_metrics(tmp_path / "again")
     capsys.readouterr()

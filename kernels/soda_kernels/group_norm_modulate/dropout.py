@@ -1,7 +1,7 @@
 """The dropout mask as a function of (seed, element): recomputed in backward, never stored.
 
-Each element's 32-bit word is the `lowbias32` integer hash (C. Wellons, "Prospecting for Hash Functions", 2018) of its index
-mixed with both halves of the seed.
+Each element's 32-bit word is the `lowbias32` integer hash (C. Wellons, "Prospecting for Hash Functions", 2018) of its
+index mixed with both halves of the seed.
 """
 
 import torch

@@ -27,7 +27,7 @@ def group_norm_modulate(
         eps: added to the variance.
         activation: "silu" or "none".
         dropout_p: probability that an element becomes 0; the others are divided by 1 - dropout_p.
-        dropout_seed: 0-d int64 tensor; the mask is a function of it and of the element's index. Needed if dropout_p > 0.
+        dropout_seed: 0-d int64 tensor, needed if dropout_p > 0; the mask is a function of it and the element's index.
         backend: "auto" or "pytorch".
 
     Returns:
