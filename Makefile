@@ -26,7 +26,7 @@ install: $(VENV)/.installed ## the tested versions (constraints.txt) into .venv;
 
 demo: install ## train a small model on handwritten digits and evaluate it
 	$(RUN) -m soda_fast train configs/demo_digits.yaml
-	$(RUN) -m soda_fast evaluate runs/demo_digits
+	$(RUN) -m soda_fast evaluate runs/demo_digits --baselines untrained pixels
 
 test: install ## all tests; those marked gpu need a CUDA device and are skipped without one
 	@$(RUN) $(PYTEST)
