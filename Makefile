@@ -9,9 +9,8 @@ VENV := .venv
 VENV_OLDEST := .venv-oldest
 RUN := $(VENV)/bin/python
 
-# One test process per core, at most four: each holds a copy of PyTorch. tests/conftest.py divides the cores among them.
-CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-WORKERS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
+# Test processes: tests/conftest.py says what auto means and divides the cores among them.
+WORKERS ?= auto
 PYTEST_ARGS ?=
 PYTEST = -m pytest -q --numprocesses $(WORKERS) --dist worksteal --durations 10 $(PYTEST_ARGS)
 
@@ -53,7 +52,7 @@ define make_venv
 	  echo "soda_fast needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Try: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "'$(PYTHON)' lacks the venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing the packages of $(2) into $(1) (about 8 GB on Linux; the first time takes minutes)"
+	@echo "Installing the packages of $(2) into $(1) (about 7 GB on Linux; the first time takes minutes)"
 	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 	@$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off -c $(2) -e '.[dev]' \
 	  | { grep --line-buffered -E '^ +(Downloading|Using cached) .*\(([0-9]{2,}\.[0-9]+ MB|[0-9.]+ GB)\)|^ERROR' || true; }

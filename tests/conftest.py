@@ -4,18 +4,36 @@ import os
 import sys
 from pathlib import Path
 
-# Before torch is imported: test processes share the machine's cores instead of each taking all of them.
-_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_THREADS = max(1, (os.cpu_count() or 1) // _WORKERS)
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, str(_THREADS))
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # Helpers of the tests (spawn, golden_cases, training.tiny), also in the processes that tests start.
 sys.path.insert(0, str(ROOT / "tests"))
+
+
+def cores() -> int:
+    """Cores this process may use: those it is bound to, or a container's quota where that is less."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        granted, period = quota.read_text().split()
+        if granted != "max":
+            bound = min(bound, max(1, int(granted) // int(period)))
+    return bound
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`--numprocesses auto`: one test process per core, at most four, for each holds a copy of PyTorch."""
+    return min(cores(), 4)
+
+
+# Before torch is imported: test processes, and those that they start, share the cores instead of each taking all of
+# them. Set, not defaulted: a worker inherits what the process that distributes the tests has set for itself.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_THREADS = str(min(4, max(1, cores() // _WORKERS)))
+os.environ |= {"OMP_NUM_THREADS": _THREADS, "MKL_NUM_THREADS": _THREADS}
+
+import torch  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
