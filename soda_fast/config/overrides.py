@@ -7,6 +7,9 @@ from soda_fast.config.problems import COMMAND_LINE, Located, Problem
 from soda_fast.config.suggest import unknown_key
 from soda_fast.config.yaml_text import parse
 
+# Two ways to say one length: on the command line, either takes the place of whichever the file has.
+ALTERNATIVES = (("train.images", "train.epochs"), ("train.warmup_images", "train.warmup_epochs"))
+
 
 def apply(overrides: Sequence[str], found: dict[str, Located], problems: list[Problem]) -> None:
     """Write each override over what the file said. The last of several for one key counts, as everywhere."""
@@ -22,7 +25,16 @@ def apply(overrides: Sequence[str], found: dict[str, Located], problems: list[Pr
         elif name not in KEYS:
             problems.append(Problem(COMMAND_LINE, unknown_key(name)))
         else:
+            _forget_alternatives(name, found)
             found[name] = _value(name, text)
+
+
+def _forget_alternatives(name: str, found: dict[str, Located]) -> None:
+    """Two alternatives that are both on the command line stay a contradiction."""
+    for pair in ALTERNATIVES:
+        for other in pair:
+            if name in pair and other != name and other in found and found[other].place != COMMAND_LINE:
+                del found[other]
 
 
 def _value(name: str, text: str) -> Located:

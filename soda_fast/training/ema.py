@@ -8,7 +8,6 @@ from torch import nn
 
 from soda_fast.parallel import reshard
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

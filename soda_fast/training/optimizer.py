@@ -68,6 +68,6 @@ class FiniteGuard:
         if step >= 0:
             raise NonFiniteError(
                 f"the loss or its gradient became NaN or infinite in step {step} (counted from 0), which did not "
-                "change the weights; lower train.encoder_lr and train.decoder_lr, or lengthen the warm-up, and start again "
-                "from the last checkpoint"
+                "change the weights; lower train.encoder_lr and train.decoder_lr, or lengthen the warm-up, and start "
+                "again from the last checkpoint"
             )

@@ -20,7 +20,7 @@ from soda_fast.config import (
 SMALL = ["model.encoder.arch=small"]
 # (overrides of a valid configuration, what the message must contain)
 RULES = {
-    "both lengths": (["train.epochs=3"], ["train.images is 1000", "train.epochs is 3"]),
+    "both lengths": (["train.images=1000", "train.epochs=3"], ["train.images is 1000", "train.epochs is 3"]),
     "no length": (["train.images=null"], ["train.images and train.epochs are both null"]),
     "both warm-ups": (["train.warmup_images=1", "train.warmup_epochs=2"], ["warmup_images is 1", "warmup_epochs is 2"]),
     "accumulation": (["train.accumulate=3"], ["global_batch_images is 512", "accumulate 3"]),
@@ -116,3 +116,8 @@ def test_horizon() -> None:
     for words in ["train.ema_beta is 0.9999", "5,120,000 images", "150,016 images", "0.97 would fit"]:
         assert words in warning
     assert horizon_warning(config(epochs=3, ema_beta=0.97), 50_000) is None
+
+
+def test_a_length_on_the_command_line_takes_the_place_of_the_files(path: Path) -> None:
+    loaded = load_config(path, ["train.epochs=3", "train.warmup_epochs=1"])
+    assert (loaded.train.images, loaded.train.epochs) == (None, 3)

@@ -10,8 +10,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from soda_fast.config import ViewConfig
-from soda_fast.data.operations import OPERATIONS
 from soda_fast.config.schema import ProbeViewConfig
+from soda_fast.data.operations import OPERATIONS
 from soda_fast.data.views import ViewPlan, central_square, clean_plan, plan, random_resized_crop
 
 MANY = 20_000

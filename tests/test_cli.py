@@ -1,0 +1,140 @@
+"""The command line as a user meets it: mistakes in one sentence, a whole small run, dry runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training.tiny import run_tiny, tiny_tree
+
+import soda_fast
+from soda_fast.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "run"
+    tree = tiny_tree(path, steps=2)
+    tree["evaluation"] = {"during": {"knn": 12, "linear": 24}, "protocols": ["knn-reference", "linear-reference"]}
+    run_tiny(tree)
+    return path
+
+
+def test_a_run_leaves_what_the_readme_says(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "tensorboard",
+        "samples",
+        "checkpoints",
+    }
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "grad_norm", "encoder_lr", "decoder_lr", "images_per_second", "data_wait_share"} < set(lines[0])
+    probes = [line for line in lines if "knn-dino/z" in line]
+    assert [line["images_seen"] for line in probes] == [12, 24]
+    assert any("linear-reference/pooled" in line for line in lines)
+    picture = np.asarray(Image.open(run / "samples" / "000000000024.png"))
+    assert picture.shape == (3 * 66 - 2, 3 * 66 - 2, 3)
+    assert picture.std() > 10
+
+
+def test_evaluate_prints_and_writes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--baselines", "untrained", "pixels"]) == 0
+    table = capsys.readouterr().out
+    for word in ("trained", "untrained", "pixels", "pooled", "knn-reference k=20", "linear-reference", ".png"):
+        assert word in table
+    report = json.loads((run / "evaluation.json").read_text())
+    assert report["checkpoint"]["images_seen"] == 24
+    assert {result["features"] for result in report["results"]} == {"z", "pooled", "pixels"}
+
+
+@pytest.mark.parametrize("kind", ["reconstruct", "interpolate"])
+def test_sample(run: Path, kind: str) -> None:
+    assert main(["sample", str(run), "--kind", kind, "--images", "3", "--steps", "2"]) == 0
+    assert (run / "samples" / f"{kind}-000000000024.png").exists()
+
+
+def test_api_on_a_run(run: Path) -> None:
+    model = soda_fast.load(run)
+    encoder, preprocess = soda_fast.load_encoder(str(run))
+    images = preprocess(Image.new("RGB", (9, 12)))[None]
+    z = encoder(images)
+    assert z.shape == (1, 8)
+    assert (model.encode(images) == z).all()
+    assert model.sample(z, steps=2).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet", "demo_digits"])
+def test_dry_run_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(ROOT / "configs" / f"{name}.yaml"), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "GFLOP per image" in text
+    if name == "cifar10":
+        # The figures of the published model: 11.2 M + 39.6 M parameters, 13.56 and 40.7 GFLOP.
+        assert "encoder 11,234,496, decoder 39,595,139" in text
+        assert "forward 13.6 GFLOP per image (encoder 1.11), forward and backward 40.7" in text
+        assert "40,000,000 images = 78,125 steps of 512 = 800.0 epochs" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "absent.yaml"], ["absent.yaml", "no such file"]),
+        (["train", "configs/cifar10.yaml", "train.encoder_lrr=1"], ["train.encoder_lrr", "train.encoder_lr"]),
+        (["train", "configs/cifar10.yaml", "data.root=/nowhere"], ["data.root", "/nowhere", "cifar10"]),
+        (["train", "configs/demo_digits.yaml", "data.dataset=folder", "data.root=/nowhere"], ["/nowhere"]),
+        (["train", "configs/demo_digits.yaml", "run.dir=/dev/null/run"], ["run.dir", "/dev/null/run"]),
+        (["evaluate", "no_such_run"], ["no_such_run", "config.yaml"]),
+        (["export", "no_such_run", "out"], ["no_such_run"]),
+        (["sample", "no_such_run"], ["no_such_run"]),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+
+
+def test_a_diverging_run_stops_with_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tiny_tree(tmp_path / "run", steps=50, encoder_lr=1e30, decoder_lr=1e30, warmup_images=0)
+    (tmp_path / "bad.yaml").write_text(json.dumps(tree))
+    assert main(["train", str(tmp_path / "bad.yaml")]) == 1
+    error = capsys.readouterr().err
+    assert "NaN or infinite in step" in error
+    assert error.count("\n") == 1
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys; from soda_fast.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'help imports torch'"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "train.global_batch_images" in found.stdout
+
+
+def test_the_step_benchmark(tmp_path: Path) -> None:
+    from benchmarks import train_step
+
+    arguments = ["train_step", "--config", str(ROOT / "configs" / "demo_digits.yaml"), "--device", "cpu"]
+    arguments += ["--steps", "2", "--warmup", "1", "--json", str(tmp_path / "out.json"), "train.global_batch_images=8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        assert train_step.main() == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["images_per_second"] == pytest.approx(8 / result["timing"]["median_s"])
+    assert result["mfu"] is None
+    assert result["machine"]["torch"]
