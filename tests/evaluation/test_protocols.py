@@ -132,7 +132,7 @@ def test_mistakes_are_named() -> None:
         run_protocol("knn", images.provider(), NUM_CLASSES, SEED)
     with pytest.raises(ValueError, match=r"outside 0\.\.1: check num_classes"):
         run_protocol("linear-reference", images.provider(), 2, SEED)
-    other = CachedFeatures(images.clean, lambda epoch: {"z": CENTRES}, images.split_labels)
+    other = CachedFeatures(images.clean, lambda epoch: {"z": CENTRES}, images.split_labels, "crops")
     for name in ("knn-reference", "linear-reference"):
         with pytest.raises(ValueError, match=r"features \['z'\] of the training split"):
             run_protocol(name, other, NUM_CLASSES, SEED)
