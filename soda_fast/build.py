@@ -5,6 +5,7 @@ import torch
 from soda_fast.config import Config
 from soda_fast.diffusion import NoiseSchedule
 from soda_fast.model import SODA, ResNetEncoder, UNet
+from soda_fast.model.layers import GroupNorm
 
 _TIME_SCALE = {"reference": 1.0, "scaled": 1000.0}
 
@@ -14,7 +15,7 @@ def build_model(config: Config) -> SODA:
     encoder, decoder = config.model.encoder, config.model.decoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        return SODA(
+        model = SODA(
             ResNetEncoder(encoder.arch, encoder.stem, encoder.z_dim, encoder.widths, encoder.depths),
             UNet(
                 z_dim=encoder.z_dim,
@@ -29,6 +30,10 @@ def build_model(config: Config) -> SODA:
             steps=config.diffusion.steps,
             time_scale=_TIME_SCALE[config.diffusion.time_embedding],
         )
+    for module in model.modules():
+        if isinstance(module, GroupNorm):
+            module.backend = config.perf.kernels
+    return model
 
 
 def build_schedule(config: Config) -> NoiseSchedule:

@@ -1,5 +1,6 @@
 """`soda-fast train`: set up the processes and the data, then let the trainer run."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def train(config: Config) -> None:
         NonFiniteError: the training diverged.
     """
     if config.train.deterministic:
+        # cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     else:
         torch.backends.cudnn.benchmark = True

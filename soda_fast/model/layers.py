@@ -55,7 +55,12 @@ class Conv2d(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm, modulation and SiLU as one operation."""
+    """GroupNorm, modulation and SiLU as one operation.
+
+    backend: implementation, see `soda_kernels.group_norm_modulate`.
+    """
+
+    backend = "auto"
 
     def __init__(self, num_groups: int, channels: int) -> None:
         super().__init__()
@@ -82,5 +87,12 @@ class GroupNorm(nn.Module):
         else:
             scale, shift = scale * weight, torch.addcmul(shift, scale, bias)
         return group_norm_modulate(
-            x, scale, shift, self.num_groups, activation=activation, dropout_p=dropout_p, dropout_seed=dropout_seed
+            x,
+            scale,
+            shift,
+            self.num_groups,
+            activation=activation,
+            dropout_p=dropout_p,
+            dropout_seed=dropout_seed,
+            backend=self.backend,
         )

@@ -1,9 +1,11 @@
 """Probes during training, on a slice held out of train; the test split stays untouched."""
 
+from typing import cast
+
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.evaluation.holdout import stratified_holdout
-from soda_fast.evaluation.protocols import headline, run_protocol
+from soda_fast.evaluation.protocols import PROTOCOLS, KnnProtocol, headline, run_protocol
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.probing import Prober, encode_features
@@ -26,6 +28,12 @@ class Probes:
             return
         self.schedule.update({str(probe): every for probe, every in config.evaluation.during.items()})
         fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
+        neighbours = min(cast(KnnProtocol, PROTOCOLS["knn-dino"]).ks)
+        if "knn" in self.schedule and len(fit) < neighbours:
+            raise ValueError(
+                f"evaluation.during asks for knn, which compares with {neighbours} images or more, and {dataset.name} "
+                f"leaves {len(fit)} to compare with; set evaluation.during=none"
+            )
         self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
         self._prober = Prober(config, dataset, processes)
 
