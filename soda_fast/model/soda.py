@@ -49,12 +49,16 @@ class SODA(nn.Module):
         Returns:
             (N, 3, T, T).
         """
-        time = t.float() * (self.time_scale / self.steps)
-        z = z * (1 - drop_mask.to(z.dtype))[:, None]
-        return self.decoder(x_t, time, z, dropout_seed)
+        return self._denoise(x_t, t, z, drop_mask, dropout_seed)
 
     def forward(
         self, source: Tensor, x_t: Tensor, t: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
     ) -> Tensor:
         """The noise in x_t, told z of the source view. Shapes as in `encode` and `denoise`."""
-        return self.denoise(x_t, t, self.encode(source), drop_mask, dropout_seed)
+        # Not through `encode` and `denoise`: to FSDP these are entries of their own, each with its hooks.
+        return self._denoise(x_t, t, self.encoder(source), drop_mask, dropout_seed)
+
+    def _denoise(self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None) -> Tensor:
+        time = t.float() * (self.time_scale / self.steps)
+        z = z * (1 - drop_mask.to(z.dtype))[:, None]
+        return self.decoder(x_t, time, z, dropout_seed)

@@ -34,7 +34,9 @@ def parallelize(
     synchronise_batch_norm(model, dist.group.WORLD)
     if compile_blocks:
         for block in blocks:
-            block.compile(fullgraph=True)
+            # Not block.compile(): that would trace FSDP's hooks too, which torch 2.14 refuses with fullgraph. The hooks
+            # run around the compiled forward instead.
+            block.forward = torch.compile(block.forward, fullgraph=True)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else None
     for block in (*blocks, model):
         fully_shard(block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy())
