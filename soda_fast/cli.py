@@ -19,15 +19,23 @@ TRAINING_ERROR = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, or 2 for a user's mistake, or 1 for a training that diverged."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    # argparse takes positional arguments in one piece: key=value after an option arrives as a leftover.
+    options, leftovers = parser.parse_known_args(arguments)
+    if leftovers and (options.verb is not _train or not all("=" in item for item in leftovers)):
+        parser.error(f"unrecognized arguments: {' '.join(leftovers)}")
+    if leftovers:
+        options.overrides = [*options.overrides, *leftovers]
     try:
         options.verb(options)
     except ValueError as error:
         return _complain(error, USAGE_ERROR)
     except ArithmeticError as error:
         return _complain(error, TRAINING_ERROR)
+    except OSError as error:
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", USAGE_ERROR)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command resumes from the last checkpoint", 130)
+        return _complain("interrupted", 130)
     return 0
 
 

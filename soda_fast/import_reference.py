@@ -98,7 +98,11 @@ def reference_config(tree: Mapping[str, Any], name: str, run_path: Path) -> Conf
             "warmup_epochs": tree.get("warm_epoch", 20),
             "ema_beta": _number(tree, "ema", 0.9999, name),
         },
-        "sampling": {"steps": min(100, int(_number(diffusion, "n_T", 1000, name)))},
+        "sampling": {
+            # A decoder never trained without z cannot guide.
+            "guidance": 0.3 if _number(diffusion, "drop_prob", 0.1, name) else 0.0,
+            "steps": min(100, int(_number(diffusion, "n_T", 1000, name))),
+        },
     }
     if encoder.get("feature_dim") != decoder.get("z_channels", 128):
         raise ValueError(

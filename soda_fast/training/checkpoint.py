@@ -148,7 +148,7 @@ def _damage(path: Path) -> str | None:
         for expected in manifest["files"]:
             if _fingerprint(path / expected["name"]) != expected:
                 return f"{expected['name']} is not what was written"
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
