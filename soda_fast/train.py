@@ -30,9 +30,7 @@ def train(config: Config) -> None:
     config = resolve(config, dataset)
     run = RunDirectory(Path(config.run.dir))
     with start_processes() as processes:
-        if processes.is_main:
-            run.create(config)
-        processes.barrier()
+        processes.on_main(lambda: run.create(config))
         Trainer(config, dataset, processes, run).train()
 
 

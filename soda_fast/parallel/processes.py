@@ -1,7 +1,7 @@
 """The processes of a run: started by torchrun, or just this one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,6 +37,18 @@ class Processes:
         value = value.clone()
         dist.all_reduce(value)
         return value / self.world_size
+
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Let the main process act while the others wait; a ValueError there is raised on all. A collective."""
+        problem: list[ValueError | None] = [None]
+        if self.is_main:
+            try:
+                action()
+            except ValueError as error:
+                problem = [error]
+        dist.broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise problem[0]
 
     def barrier(self) -> None:
         """Wait for all processes."""

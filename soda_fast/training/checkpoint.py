@@ -94,6 +94,9 @@ class CheckpointStore:
             write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
             temporary.rename(final)
             sync_directory(self.root)
+            # Newer ones were found damaged when this attempt began; they must not outlive the good ones in `prune`.
+            for damaged in [path for path in checkpoints(self.root) if path.name > final.name]:
+                shutil.rmtree(damaged)
             prune(self.root, self.keep)
         self.processes.barrier()
 
