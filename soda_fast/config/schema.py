@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from soda_fast.config.types import (
+    Dimension,
     Epochs,
     NonNegative,
     NonNegativeFloat,
@@ -19,6 +20,7 @@ from soda_fast.config.types import (
     ProbabilityBelowOne,
     Share,
     Switch,
+    Timesteps,
     WarmupEpochs,
     section,
 )
@@ -64,9 +66,9 @@ class DataConfig:
     """Folder that holds the data set (unused by digits, which come with scikit-learn)."""
     backend: Literal["auto", "dali", "torchvision"] = "auto"
     """What decodes and augments. auto: DALI where it is installed, else torchvision."""
-    source_size: Positive = 32
+    source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""
-    target_size: Positive = 32
+    target_size: Dimension = 32
     """Side of the square target view, which the decoder denoises, in pixels."""
     mean: tuple[Probability, Probability, Probability] | None = None
     """Mean of the source view's channels, of values in [0, 1]. null: the data set's own."""
@@ -92,7 +94,7 @@ class EncoderConfig:
     """torchvision's ResNet of that name, or `small`: BasicBlocks of the widths and depths below."""
     stem: Literal["3x3", "7x7"] = "3x3"
     """First convolution: 3x3 with stride 1 for small images; 7x7 with stride 2 and max pooling as for ImageNet."""
-    z_dim: Positive = 128
+    z_dim: Dimension = 128
     """Width of the latent z."""
     widths: PositiveList = (32, 64, 128)
     """Channels of each stage of the `small` encoder; each stage after the first halves the resolution."""
@@ -104,15 +106,15 @@ class EncoderConfig:
 class DecoderConfig:
     """The DDPM UNet that predicts the noise in the target view, told z and t."""
 
-    channels: Positive = 128
+    channels: Dimension = 128
     """Channels at full resolution; a multiple of 32 (the groups of its normalisations)."""
     multipliers: PositiveList = (1, 2, 2, 2)
     """Channels at each resolution, as multiples of `channels`; each resolution is half of the one before."""
     attention: Annotated[tuple[Switch, ...], Field(min_length=1)] = (False, True, False, False)
     """Whether the blocks at each resolution are followed by self-attention."""
-    head_channels: Positive | None = None
+    head_channels: Dimension | None = None
     """Channels of an attention head. null: one head of all channels."""
-    blocks: Positive = 2
+    blocks: Dimension = 2
     """Residual blocks at each resolution on the way down (one more on the way up)."""
     dropout: ProbabilityBelowOne = 0.1
     """Dropout probability inside residual blocks."""
@@ -138,7 +140,7 @@ class DiffusionConfig:
 
     schedule: Literal["linear", "cosine", "inverted"] = "linear"
     """Noise schedule: linear betas (DDPM), cosine (arXiv 2102.09672), inverted cosine (SODA, section 3.2)."""
-    steps: Positive = 1000
+    steps: Timesteps = 1000
     """Number T of timesteps."""
     beta_start: PositiveFloat = 1.0e-4
     """First beta of the linear schedule."""

@@ -10,6 +10,9 @@ T = TypeVar("T")
 # Strict, because pydantic would otherwise turn true into 1 and "64" into 64. A number of 64 bits holds any count here.
 Positive = Annotated[int, Field(gt=0, lt=2**63, strict=True)]
 NonNegative = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+# Bounded, so that a slip of the keyboard is told in a sentence and not by the allocator.
+Dimension = Annotated[int, Field(gt=0, le=4096, strict=True)]
+Timesteps = Annotated[int, Field(gt=0, le=1_000_000, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -19,7 +22,7 @@ Switch = Annotated[bool, Field(strict=True)]
 # Bounded, so that a number of epochs always converts to a number of images.
 Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 WarmupEpochs = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]
-PositiveList = Annotated[tuple[Positive, ...], Field(min_length=1)]
+PositiveList = Annotated[tuple[Dimension, ...], Field(min_length=1)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
