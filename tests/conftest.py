@@ -35,6 +35,10 @@ os.environ |= {"OMP_NUM_THREADS": _THREADS, "MKL_NUM_THREADS": _THREADS}
 
 import torch  # noqa: E402
 
+# Without a GPU the Triton kernels run in Triton's interpreter. It is chosen when the kernels are first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a GPU are skipped, by name, where there is none."""

@@ -42,15 +42,17 @@ class ResidualBlock(nn.Module):
         return z_scale * t_scale, torch.addcmul(z_shift, z_scale, t_shift)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
-        """-> (N, C_out, H', W'). dropout_seed: 0-d int64, needed in training if dropout > 0."""
+        """-> (N, C_out, H', W'). dropout_seed: (N,) or 0-d int64, needed in training if dropout > 0."""
         h = self.norm1(x)
         if self.resample == "up":
             h, x = upsample(h), upsample(x)
         elif self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        h = self.conv1(h)
+        h = self.conv1(h, add_bias=False)
         scale, shift = self.modulation(time, z)
-        h = self.norm2(h, scale, shift, dropout_p=self.dropout if self.training else 0.0, dropout_seed=dropout_seed)
+        dropout_p = self.dropout if self.training else 0.0
+        # The normalisation reads h anyway and can add the bias on the way: a pass over memory less, two in backward.
+        h = self.norm2(h, scale, shift, "silu", dropout_p, dropout_seed, conv_bias=self.conv1.bias)
         return self.conv2(h) + self.shortcut(x)
 
 

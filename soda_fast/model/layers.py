@@ -42,12 +42,12 @@ class Conv2d(nn.Module):
             bound = self.weight[0].numel() ** -0.5
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H', W'), in x's memory layout."""
+    def forward(self, x: Tensor, add_bias: bool = True) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H', W'), in x's memory layout. add_bias False leaves the bias to the caller."""
         weight = self.oihw
         if not x.is_contiguous(memory_format=torch.channels_last):
             weight = weight.contiguous()
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return F.conv2d(x, weight, self.bias if add_bias else None, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         out_channels, kernel, _, in_channels = self.weight.shape
@@ -76,10 +76,12 @@ class GroupNorm(nn.Module):
         activation: str = "silu",
         dropout_p: float = 0.0,
         dropout_seed: Tensor | None = None,
+        conv_bias: Tensor | None = None,
     ) -> Tensor:
-        """dropout(activation(scale * GroupNorm(x) + shift)).
+        """dropout(activation(scale * GroupNorm(x + conv_bias) + shift)).
 
-        x: (N, C, H, W); scale, shift: (N, C), or None for a plain normalisation; dropout_seed: 0-d int64.
+        x: (N, C, H, W); scale, shift: (N, C), or None for a plain normalisation; dropout_seed: (N,) or 0-d int64;
+        conv_bias: (C,), of the convolution before, where that has left it out.
         """
         weight, bias = self.weight.float(), self.bias.float()
         if scale is None or shift is None:
@@ -95,4 +97,5 @@ class GroupNorm(nn.Module):
             dropout_p=dropout_p,
             dropout_seed=dropout_seed,
             backend=self.backend,
+            bias=conv_bias,
         )

@@ -44,7 +44,7 @@ class SODA(nn.Module):
             t: (N,) integers in 1..steps.
             z: (N, D).
             drop_mask: (N,), 1 where the sample is denoised without z (its z becomes 0).
-            dropout_seed: 0-d int64; needed in training if the decoder has dropout.
+            dropout_seed: (N,) int64, one a sample, or 0-d; needed in training if the decoder has dropout.
 
         Returns:
             (N, 3, T, T).

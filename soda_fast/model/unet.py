@@ -94,7 +94,7 @@ class UNet(nn.Module):
     def forward(self, x_t: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
         """x_t (N, 3, T, T), time (N,) float32, z (N, z_dim) -> noise (N, 3, T, T).
 
-        dropout_seed: 0-d int64; needed in training if dropout > 0.
+        dropout_seed: (N,) or 0-d int64; needed in training if dropout > 0.
         """
         embedded = self.time_emb(time)
         seeds = self._block_seeds(dropout_seed)

@@ -101,11 +101,13 @@ class Trainer:
         noising = draw_noising(seed, batch.position, image_shape, diffusion.steps, diffusion.drop_probability)
         x_t = add_noise(batch.target, noising, self.alphabar).contiguous(memory_format=self.memory_format)
         source = batch.source.contiguous(memory_format=self.memory_format)
-        return denoising_loss(partial(self.model, dropout_seed=self._dropout_seed(batch)), source, x_t, noising)
+        return denoising_loss(
+            partial(self.model, dropout_seed=self._dropout_seeds(batch.position)), source, x_t, noising
+        )
 
-    def _dropout_seed(self, batch: Batch) -> Tensor:
-        """0-d int64, a function of the run's seed and of the batch's first position."""
-        low, high = counter_rng.bits(self.config.run.seed, "dropout", batch.position[:1], 2)[0]
+    def _dropout_seeds(self, positions: Tensor) -> Tensor:
+        """(N,) int64: like all that is random, a function of the run's seed and of a sample's position."""
+        low, high = counter_rng.bits(self.config.run.seed, "dropout", positions, 2).unbind(dim=1)
         return low | (high << 32)
 
     def _set_learning_rates(self) -> None:

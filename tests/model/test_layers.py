@@ -8,7 +8,7 @@ from torch import nn
 from soda_fast.model import SODA, ResNetEncoder, UNet
 from soda_fast.model.layers import Conv2d
 from soda_kernels import group_norm_modulate
-from soda_kernels.group_norm_modulate.dropout import keep_mask
+from soda_kernels.group_norm_modulate.dropout import keep_mask, sample_seeds
 
 
 def test_convolution_equals_pytorchs_in_both_layouts() -> None:
@@ -66,10 +66,12 @@ def test_a_mean_far_from_zero_costs_no_digits(layout: torch.memory_format) -> No
 
 def test_dropout_is_a_function_of_seed_and_element() -> None:
     seed, shape = torch.tensor(2**40 + 5), torch.Size((4, 8, 16, 16))
-    mask = keep_mask(seed, shape, 0.3)
-    assert torch.equal(mask, keep_mask(seed, shape, 0.3))
+    seeds = sample_seeds(seed, 4)
+    mask = keep_mask(seeds, shape, 0.3)
+    assert torch.equal(mask, keep_mask(seeds, shape, 0.3))
+    assert torch.equal(mask[1:3], keep_mask(seeds[1:3], torch.Size((2, 8, 16, 16)), 0.3))
     assert abs(mask.float().mean().item() - 0.7) < 0.02
-    for other in (seed + 1, seed + 2**32):
+    for other in (seeds + 1, seeds + 2**32):
         agreement = (mask == keep_mask(other, shape, 0.3)).float().mean().item()
         assert abs(agreement - (0.7**2 + 0.3**2)) < 0.02
 

@@ -1,7 +1,9 @@
-"""The dropout mask as a function of (seed, element): recomputed in backward, never stored.
+"""The dropout mask as a function of (sample's seed, element of the sample): recomputed in backward, never stored.
 
-Each element's 32-bit word is the `lowbias32` integer hash (C. Wellons, "Prospecting for Hash Functions", 2018) of its
-index mixed with both halves of the seed.
+Each element's 32-bit word is a hash of its index in the sample plus the sample's key: two rounds of multiplying and of
+folding the high half into the low, then a last multiplication. The scheme and the constants are C. Wellons' ("Prospecting
+for Hash Functions", 2018), without his first and last fold, which a comparison with a threshold cannot see. Nothing
+depends on the batch: whoever gives a sample the same seed drops the same elements, on whatever process it comes.
 """
 
 import torch
@@ -10,25 +12,36 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 
 
-def _hash32(x: Tensor) -> Tensor:
-    """lowbias32 on int64 tensors that hold unsigned 32-bit words."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+def sample_seeds(seed: Tensor, num_samples: int) -> Tensor:
+    """One seed a sample, (N,) int64: `seed` itself if it is (N,); seed, seed + 1, ... if it is 0-d."""
+    if seed.ndim == 1:
+        return seed
+    return seed + torch.arange(num_samples, device=seed.device)
 
 
-def keep_mask(seed: Tensor, shape: torch.Size, dropout_p: float) -> Tensor:
+def keep_threshold(dropout_p: float) -> int:
+    """The smallest 32-bit word that stays."""
+    return min(round(dropout_p * 2**32), _MASK)
+
+
+def keep_mask(seeds: Tensor, shape: torch.Size, dropout_p: float) -> Tensor:
     """Which elements stay.
 
     Args:
-        seed: 0-d int64. A tensor, so that a new seed does not recompile.
-        shape: of the activation; elements are counted in its logical (row-major) order, whatever the memory layout.
+        seeds: (N,) int64.
+        shape: (N, C, H, W); a sample's elements are counted in row-major order, whatever the memory layout.
         dropout_p: probability that an element is dropped, 0 <= p < 1.
 
     Returns:
-        Boolean tensor of that shape on the seed's device.
+        Boolean (N, C, H, W) on the seeds' device.
     """
-    index = torch.arange(shape.numel(), device=seed.device)
-    low, high = seed & _MASK, (seed >> 32) & _MASK
-    word = _hash32((index & _MASK) ^ _hash32(low ^ _hash32(high ^ (index >> 32))))
-    return (word >= round(dropout_p * 2**32)).view(shape)
+    index = torch.arange(shape[1:].numel(), device=seeds.device) & _MASK
+    key = _hash32((seeds & _MASK) + _hash32((seeds >> 32) & _MASK))
+    return (_hash32(index + key[:, None]) >= keep_threshold(dropout_p)).view(shape)
+
+
+def _hash32(word: Tensor) -> Tensor:
+    """On int64 tensors whose low 32 bits count."""
+    word = ((word & _MASK) * 0x7FEB352D) & _MASK
+    word = ((word ^ (word >> 15)) * 0x846CA68B) & _MASK
+    return ((word ^ (word >> 16)) * 0x7FEB352D) & _MASK

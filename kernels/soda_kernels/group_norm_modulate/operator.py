@@ -2,7 +2,10 @@
 
 from torch import Tensor
 
-from soda_kernels.group_norm_modulate.reference import reference
+from soda_kernels.group_norm_modulate import reference
+from soda_kernels.group_norm_modulate.arguments import Options, check
+from soda_kernels.group_norm_modulate.dropout import sample_seeds
+from soda_kernels.group_norm_modulate.registration import forward_op
 
 
 def group_norm_modulate(
@@ -15,53 +18,40 @@ def group_norm_modulate(
     dropout_p: float = 0.0,
     dropout_seed: Tensor | None = None,
     backend: str = "auto",
+    *,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """y = dropout(activation(scale[n,c] * (x - mean[n,g]) / sqrt(var[n,g] + eps) + shift[n,c])).
+    """y = dropout(activation(scale[n,c] * (h - mean[n,g]) / sqrt(var[n,g] + eps) + shift[n,c])) with h = x + bias[c].
 
-    GroupNorm's gamma and beta and any further modulation are folded into scale and shift by the caller.
+    GroupNorm's gamma and beta and any further modulation are folded into scale and shift by the caller. The bias is that
+    of the convolution before: adding it here costs no memory traffic. Statistics and arithmetic are float32 (float64 for
+    float64 x); squares of |h - mean| above 1e19 overflow, as in PyTorch's own.
 
     Args:
-        x: (N, C, H, W), any floating dtype, contiguous or channels_last.
+        x: (N, C, H, W), any floating dtype and strides. Contiguous and channels_last are read as they are, others are
+            copied first.
         scale, shift: (N, C), any floating dtype.
         num_groups: divides C.
         eps: added to the variance.
         activation: "silu" or "none".
         dropout_p: probability that an element becomes 0; the others are divided by 1 - dropout_p.
-        dropout_seed: 0-d int64 tensor, needed if dropout_p > 0; the mask is a function of it and the element's index.
-        backend: "auto" or "pytorch".
+        dropout_seed: int64 tensor, needed if dropout_p > 0: (N,), one seed a sample; or 0-d, which stands for seed,
+            seed + 1, ... The mask is a function of the sample's seed and the element's place in the sample, see
+            dropout.py. A tensor, because torch.compile would compile anew for every Python integer.
+        backend: "triton": the fused kernel, on CUDA devices of compute capability 8.0 or more, and on CPU tensors under
+            TRITON_INTERPRET=1 (a debugger's speed). "pytorch": plain operations, for torch.compile to fuse as it can.
+            "auto": "triton" where it runs on a GPU, else the same operator in plain PyTorch.
+        bias: (C,), added to x.
 
     Returns:
-        (N, C, H, W) in x's dtype and memory layout.
+        (N, C, H, W) in x's dtype and memory layout. Differentiable once, in x, scale, shift and bias.
 
     Raises:
-        ValueError: shapes or arguments that do not fit together.
+        ValueError: shapes or arguments that do not fit together; "triton" where it is not available.
     """
-    _check(x, scale, shift, num_groups, activation, dropout_p, dropout_seed, backend)
-    return reference(x, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed)
-
-
-def _check(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    num_groups: int,
-    activation: str,
-    dropout_p: float,
-    dropout_seed: Tensor | None,
-    backend: str,
-) -> None:
-    if x.ndim != 4:
-        raise ValueError(f"x must be (N, C, H, W), got shape {tuple(x.shape)}")
-    if scale.shape != x.shape[:2] or shift.shape != x.shape[:2]:
-        expected, found = tuple(x.shape[:2]), (tuple(scale.shape), tuple(shift.shape))
-        raise ValueError(f"scale and shift must be (N, C) = {expected}, got {found[0]} and {found[1]}")
-    if num_groups < 1 or x.shape[1] % num_groups:
-        raise ValueError(f"num_groups must divide the {x.shape[1]} channels, got {num_groups}")
-    if activation not in ("silu", "none"):
-        raise ValueError(f"activation must be 'silu' or 'none', got {activation!r}")
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
-    if dropout_p > 0 and (dropout_seed is None or dropout_seed.ndim):
-        raise ValueError("dropout_p > 0 needs dropout_seed, a 0-d int64 tensor")
-    if backend not in ("auto", "pytorch"):
-        raise ValueError(f"backend must be 'auto' or 'pytorch', got {backend!r}")
+    check(x, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed, bias, backend)
+    seeds = sample_seeds(dropout_seed, len(x)) if dropout_seed is not None and dropout_p > 0 else None
+    if backend == "pytorch":
+        options = Options(num_groups, eps, activation == "silu", dropout_p)
+        return reference.forward(x, scale, shift, bias, seeds, options)[0]
+    return forward_op(x, scale, shift, bias, seeds, num_groups, eps, activation == "silu", dropout_p, backend)[0]

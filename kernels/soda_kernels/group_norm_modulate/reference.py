@@ -1,33 +1,96 @@
-"""The operation in plain PyTorch: the meaning of the fused kernel, its judge, and what runs on a CPU."""
+"""The operation in plain PyTorch: the meaning of the fused kernel, its judge, and what runs on a CPU.
+
+Arithmetic is in float32, or in float64 for float64 inputs. The variance is taken about the mean, in two passes: a mean
+far from zero costs no digits.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.dropout import keep_mask
 
 
-def reference(
+def forward(
+    x: Tensor, scale: Tensor, shift: Tensor, bias: Tensor | None, seeds: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-> y like x; mean and 1 / sqrt(variance + eps) of each group, (N, G). Differentiable by autograd."""
+    grouped = _grouped(x, bias, options)
+    variance, mean = torch.var_mean(grouped, dim=2, correction=0)
+    rstd = torch.rsqrt(variance + options.eps)
+    y = _modulated(_normalised(grouped, mean, rstd).view(x.shape), scale, shift)
+    if options.silu:
+        y = F.silu(y)
+    y = _dropped(y, seeds, options)
+    return like(y, x), mean, rstd
+
+
+def backward(
+    dy: Tensor,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
-    num_groups: int,
-    eps: float,
-    activation: str,
-    dropout_p: float,
-    dropout_seed: Tensor | None,
-) -> Tensor:
-    """See `group_norm_modulate`. Statistics and arithmetic in float32, two passes for the variance: a mean far from
-    zero costs no digits."""
-    n, c, h, w = x.shape
-    grouped = x.float().reshape(n, num_groups, (c // num_groups) * h * w)
-    variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
-    normalized = ((grouped - mean) * torch.rsqrt(variance + eps)).view(n, c, h, w)
-    y = torch.addcmul(shift.float()[:, :, None, None], normalized, scale.float()[:, :, None, None])
-    if activation == "silu":
-        y = F.silu(y)
-    if dropout_p > 0:
-        assert dropout_seed is not None, "checked by the operator"
-        y = torch.where(keep_mask(dropout_seed, y.shape, dropout_p), y / (1 - dropout_p), 0.0)
-    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    return y.to(x.dtype).contiguous(memory_format=layout)
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    options: Options,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The kernel's backward in the kernel's steps; the formulas are in triton_backward.py.
+
+    Returns:
+        dx like x; dscale, dshift, and dbias summed over positions alone, each (N, C) in the arithmetic's dtype.
+    """
+    grouped = _grouped(x, bias, options)
+    xhat = _normalised(grouped, mean, rstd).view(x.shape)
+    du = _dropped(dy.to(xhat.dtype), seeds, options)
+    if options.silu:
+        u = _modulated(xhat, scale, shift)
+        sigmoid = torch.sigmoid(u)
+        du = du * sigmoid * (1 + u * (1 - sigmoid))
+    dshift, dscale = du.sum(dim=(2, 3)), (du * xhat).sum(dim=(2, 3))
+
+    wide_scale = scale.to(xhat.dtype)
+    groups, elements = (len(x), options.num_groups, -1), grouped.shape[2]
+    m1 = (wide_scale * dshift).view(groups).sum(dim=2, keepdim=True) / elements
+    m2 = (wide_scale * dscale).view(groups).sum(dim=2, keepdim=True) / elements
+    dxhat = (du * wide_scale[:, :, None, None]).reshape(grouped.shape)
+    dx = ((dxhat - m1 - xhat.view(grouped.shape) * m2) * rstd[:, :, None]).view(x.shape)
+    return like(dx, x), dscale, dshift, dx.sum(dim=(2, 3))
+
+
+def dense(x: Tensor) -> Tensor:
+    """x itself if it fills its memory in NCHW or channels_last order, else a copy: in channels_last if channels are
+    neighbours, as in a slice of a channels_last tensor."""
+    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
+
+
+def like(value: Tensor, x: Tensor) -> Tensor:
+    """value in x's dtype and, in memory, in the order of `dense(x)`."""
+    return torch.empty_like(dense(x)).copy_(value)
+
+
+def _grouped(x: Tensor, bias: Tensor | None, options: Options) -> Tensor:
+    """x plus bias as (N, G, elements of a group)."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if bias is not None:
+        x = x + bias.to(x.dtype)[:, None, None]
+    return x.reshape(len(x), options.num_groups, x[0].numel() // options.num_groups)
+
+
+def _normalised(grouped: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    return (grouped - mean[:, :, None]) * rstd[:, :, None]
+
+
+def _modulated(xhat: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.addcmul(shift.to(xhat.dtype)[:, :, None, None], xhat, scale.to(xhat.dtype)[:, :, None, None])
+
+
+def _dropped(y: Tensor, seeds: Tensor | None, options: Options) -> Tensor:
+    if options.dropout_p == 0:
+        return y
+    assert seeds is not None, "checked by the operator"
+    return torch.where(keep_mask(seeds, y.shape, options.dropout_p), y / (1 - options.dropout_p), 0.0)

@@ -1,0 +1,172 @@
+"""The forward kernels: tile in registers, and in two passes over memory. The shapes are explained in tiling.py."""
+
+import triton
+import triton.language as tl
+
+from soda_kernels.group_norm_modulate.triton_pieces import (
+    bias_vector,
+    channel_vector,
+    dropout,
+    group_sum,
+    load,
+    offsets,
+    select,
+    sigmoid,
+    slots,
+    store,
+    tile_group_sum,
+)
+
+
+@triton.jit
+def forward_whole(
+    x_ptr,
+    scale_ptr,
+    shift_ptr,
+    bias_ptr,
+    seed_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    scale_stride,
+    shift_stride,
+    C,
+    HW,
+    G,
+    EPS: tl.constexpr,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    THRESHOLD: tl.constexpr,
+    KEPT_SCALE: tl.constexpr,
+    CPG: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    """One sample's GROUPS groups: x read once. Grid: N * G / GROUPS."""
+    blocks = G // GROUPS
+    n = (tl.program_id(0) // blocks).to(tl.int64)
+    channel, group, exists = slots((tl.program_id(0) % blocks) * GROUPS, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
+    position = tl.arange(0, BLOCK_P)
+    offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
+    mask = (position < HW)[:, None] & exists[None, :]
+    sample = n * C * HW
+
+    x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+    bias = bias_vector(bias_ptr, channel, exists)
+    count = 1.0 * CPG * HW
+    total = tile_group_sum(x, BLOCK_G, BLOCK_C, CHANNELS_LAST) + group_sum(bias, BLOCK_G, BLOCK_C) * HW
+    mean = total / count
+    x = select(mask, x - (mean - bias)[None, :], EVEN)
+    variance = tile_group_sum(x * x, BLOCK_G, BLOCK_C, CHANNELS_LAST) / count
+    rstd = 1.0 / tl.sqrt(variance + EPS)
+    first = exists & (tl.arange(0, BLOCK_G * BLOCK_C) % BLOCK_C == 0)
+    tl.store(mean_ptr + n * G + group, mean, mask=first)
+    tl.store(rstd_ptr + n * G + group, rstd, mask=first)
+
+    slope = rstd * channel_vector(scale_ptr, n, scale_stride, channel, exists)
+    shift = channel_vector(shift_ptr, n, shift_stride, channel, exists)
+    u = x * slope[None, :] + shift[None, :]
+    if SILU:
+        u *= sigmoid(u, FAST)
+    if DROPOUT:
+        u = dropout(u, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
+    store(y_ptr + sample, offset, u, mask, EVEN)
+
+
+@triton.jit
+def forward_looped(
+    x_ptr,
+    scale_ptr,
+    shift_ptr,
+    bias_ptr,
+    seed_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    scale_stride,
+    shift_stride,
+    C,
+    HW,
+    G,
+    EPS: tl.constexpr,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    THRESHOLD: tl.constexpr,
+    KEPT_SCALE: tl.constexpr,
+    CPG: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    """One sample's GROUPS groups, tile by tile, x read twice. Grid: N * G / GROUPS.
+
+    Sums and squares are taken about a pivot, the first tile's mean. If the first tile is one of k, the variance is at
+    least 1/k of the pivot's squared distance from the mean: the subtraction at the end costs at most a factor k.
+    """
+    blocks = G // GROUPS
+    n = (tl.program_id(0) // blocks).to(tl.int64)
+    first_group = (tl.program_id(0) % blocks) * GROUPS
+    sample = n * C * HW
+    tiles = tl.cdiv(HW, BLOCK_P)
+
+    channel, group, exists = slots(first_group, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
+    position = tl.arange(0, BLOCK_P)
+    mask = (position < HW)[:, None] & exists[None, :]
+    offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
+    x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+    bias = bias_vector(bias_ptr, channel, exists)
+    rows = min(BLOCK_P, HW)
+    total = tile_group_sum(x, BLOCK_G, BLOCK_C, CHANNELS_LAST) + group_sum(bias, BLOCK_G, BLOCK_C) * rows
+    pivot = total / (1.0 * min(BLOCK_C, CPG) * rows)
+
+    sums = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
+    squares = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
+    for first_channel in range(0, CPG, BLOCK_C):
+        channel, group, exists = slots(first_group, first_channel, CPG, GROUPS, BLOCK_G, BLOCK_C)
+        bias = bias_vector(bias_ptr, channel, exists)
+        for tile in range(tiles):
+            position = tile * BLOCK_P + tl.arange(0, BLOCK_P)
+            mask = (position < HW)[:, None] & exists[None, :]
+            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
+            x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+            centred = select(mask, x - (pivot - bias)[None, :], EVEN)
+            sums += centred
+            squares += centred * centred
+    count = 1.0 * CPG * HW
+    away = tile_group_sum(sums, BLOCK_G, BLOCK_C, CHANNELS_LAST) / count
+    variance = tile_group_sum(squares, BLOCK_G, BLOCK_C, CHANNELS_LAST) / count - away * away
+    mean = pivot + away
+    # Not tl.maximum(variance, 0), which may turn a NaN into 0.
+    rstd = 1.0 / tl.sqrt(tl.where(variance < 0, 0.0, variance) + EPS)
+
+    for first_channel in range(0, CPG, BLOCK_C):
+        channel, group, exists = slots(first_group, first_channel, CPG, GROUPS, BLOCK_G, BLOCK_C)
+        bias = bias_vector(bias_ptr, channel, exists)
+        scale = channel_vector(scale_ptr, n, scale_stride, channel, exists)
+        shift = channel_vector(shift_ptr, n, shift_stride, channel, exists)
+        for tile in range(tiles):
+            position = (tiles - 1 - tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+            mask = (position < HW)[:, None] & exists[None, :]
+            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
+            x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+            u = (x - (mean - bias)[None, :]) * (rstd * scale)[None, :] + shift[None, :]
+            if SILU:
+                u *= sigmoid(u, FAST)
+            if DROPOUT:
+                u = dropout(u, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
+            store(y_ptr + sample, offset, u, mask, EVEN)
+
+    first = (tl.arange(0, BLOCK_G * BLOCK_C) % BLOCK_C == 0) & (group < first_group + GROUPS)
+    tl.store(mean_ptr + n * G + group, mean, mask=first)
+    tl.store(rstd_ptr + n * G + group, rstd, mask=first)
