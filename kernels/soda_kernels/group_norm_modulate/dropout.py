@@ -1,9 +1,9 @@
 """The dropout mask as a function of (sample's seed, element of the sample): recomputed in backward, never stored.
 
 Each element's 32-bit word is a hash of its index in the sample plus the sample's key: two rounds of multiplying and of
-folding the high half into the low, then a last multiplication. The scheme and the constants are C. Wellons' ("Prospecting
-for Hash Functions", 2018), without his first and last fold, which a comparison with a threshold cannot see. Nothing
-depends on the batch: whoever gives a sample the same seed drops the same elements, on whatever process it comes.
+folding the high half into the low, then a last multiplication. The scheme and the constants are C. Wellons'
+("Prospecting for Hash Functions", 2018), without his first and last fold, which a comparison with a threshold cannot
+see. Nothing depends on the batch: whoever gives a sample the same seed drops the same elements, on whatever process.
 """
 
 import torch

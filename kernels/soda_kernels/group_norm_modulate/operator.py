@@ -23,9 +23,9 @@ def group_norm_modulate(
 ) -> Tensor:
     """y = dropout(activation(scale[n,c] * (h - mean[n,g]) / sqrt(var[n,g] + eps) + shift[n,c])) with h = x + bias[c].
 
-    GroupNorm's gamma and beta and any further modulation are folded into scale and shift by the caller. The bias is that
-    of the convolution before: adding it here costs no memory traffic. Statistics and arithmetic are float32 (float64 for
-    float64 x); squares of |h - mean| above 1e19 overflow, as in PyTorch's own.
+    GroupNorm's gamma and beta and any further modulation are folded into scale and shift by the caller. The bias is
+    that of the convolution before: adding it here costs no memory traffic. Statistics and arithmetic are float32
+    (float64 for float64 x), and |h - mean| must stay below 1e18, whose square float32 still holds.
 
     Args:
         x: (N, C, H, W), any floating dtype and strides. Contiguous and channels_last are read as they are, others are

@@ -89,8 +89,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _drstd: Tensor) -> tuple[Tensor | None, ...]:
-    _, scale, shift, bias, *_ = ctx.saved_tensors
-    dx, dscale, dshift, dbias = backward_op(dy, *ctx.saved_tensors, *ctx.options)
+    saved = ctx.saved_tensors  # asked for once: activation checkpointing recomputes on asking
+    _, scale, shift, bias, *_ = saved
+    dx, dscale, dshift, dbias = backward_op(dy, *saved, *ctx.options)
     bias_gradient = None if bias is None else dbias.sum(dim=0).to(bias.dtype)
     return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), bias_gradient, *[None] * 6
 

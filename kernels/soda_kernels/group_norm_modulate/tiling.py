@@ -1,4 +1,4 @@
-"""How a tensor is cut into programs: a rule from the shape alone, so that a sample's result does not depend on its batch.
+"""How a tensor is cut into programs: by its shape without N, so that a sample's result does not depend on its batch.
 
 A program takes `groups` neighbouring groups of one sample, over all positions. Its tile has block_positions rows and
 block_groups * block_channels columns ("slots": powers of two, as Triton asks; what lies beyond the data is masked).
@@ -19,13 +19,13 @@ The rule, for each direction a `Budget`:
                and 128 in backward (x, du and xhat live at once): of programs of 16 KiB and 8 warps, three or two fit
                the 65,536 registers. It is told so; where it would spill, it is asked again without a limit (launch.py).
     limit      up to which a tile grows to hold one group, or to be `row` wide; beyond it: looped.
-    row        bytes of the tile's row in channels_last. Memory moves sectors of 32 bytes; a program that takes 16 leaves
-               the other half to its neighbour, which runs at the same time and finds it in the L2 cache.
+    row        bytes of the tile's row in channels_last. Memory moves sectors of 32 bytes; a program that takes 16
+               leaves the other half to its neighbour, which runs at the same time and finds it in the L2 cache.
     loop_row   the same for a looped tile. Narrow, because what all resident programs read must stay in the L2 cache
                until they read it again.
 
-`groups` divides the number of groups, hence every program has as many. The constants come from arithmetic and from the
-compiler's register counts (benchmarks/kernel_resources.py); `python -m benchmarks.kernels --sweep` tries others on a GPU.
+`groups` divides the number of groups, hence every program has as many. The constants come from arithmetic and from
+the compiler's register counts (benchmarks/kernel_resources.py); `python -m benchmarks.kernels --sweep` tries others.
 """
 
 from dataclasses import dataclass

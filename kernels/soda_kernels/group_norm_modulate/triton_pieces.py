@@ -113,7 +113,7 @@ def hash32(word):
 
 @triton.jit
 def dropout(value, seed_ptr, n, position, channel, HW, THRESHOLD: tl.constexpr, KEPT_SCALE: tl.constexpr):
-    """A tile without the elements that dropout.py's mask drops. The same in forward and, of the gradient, in backward."""
+    """A tile, or its gradient, without the elements that dropout.py's mask drops."""
     seed = tl.load(seed_ptr + n)
     key = hash32(seed.to(tl.uint32) + hash32((seed >> 32).to(tl.uint32)))
     element = channel[None, :] * HW + position[:, None]

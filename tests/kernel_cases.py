@@ -1,0 +1,96 @@
+"""The fused kernel against float64, on a GPU if there is one, else in Triton's interpreter: what its tests share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soda_kernels import group_norm_modulate
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# The most that one rounding to the type costs, relative to the value. The interpreter cuts bfloat16 off, a GPU rounds.
+ROUNDING = {torch.float32: 2**-24, torch.float16: 2**-11, torch.bfloat16: 2**-8 if DEVICE == "cuda" else 2**-7}
+# Float32 roundings that pile up on the way to a value: a chain of about twenty operations, sums by trees of up to
+# twenty levels, and exponentials and quotients good to two units in the last place.
+ROUNDINGS = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shape and arguments of one comparison."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    num_groups: int
+    activation: str = "silu"
+    dropout_p: float = 0.0
+    biased: bool = False
+
+    def __str__(self) -> str:
+        extras = ("-dropout" if self.dropout_p else "") + ("-bias" if self.biased else "")
+        shape = f"{self.batch}x{self.channels}x{self.height}x{self.width}"
+        return f"{shape}-G{self.num_groups}-{self.activation}{extras}"
+
+    def inputs(self, dtype: torch.dtype, layout: torch.memory_format, seed: int = 0) -> dict[str, Any]:
+        """Random arguments of the operation, x of mean 1 and deviation 2, and `dy`."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(*size, generator=generator).to(DEVICE)
+
+        image = (self.batch, self.channels, self.height, self.width)
+        return {
+            "x": (1 + 2 * normal(*image)).to(dtype).contiguous(memory_format=layout),
+            "scale": 1 + 0.5 * normal(self.batch, self.channels),
+            "shift": 0.5 * normal(self.batch, self.channels),
+            "bias": normal(self.channels) if self.biased else None,
+            "dy": normal(*image).to(dtype).contiguous(memory_format=layout),
+            "num_groups": self.num_groups,
+            "activation": self.activation,
+            "dropout_p": self.dropout_p,
+            "dropout_seed": torch.tensor(12345 + (7 << 32), device=DEVICE),
+        }
+
+
+def run(inputs: dict[str, Any], backend: str) -> dict[str, Tensor]:
+    """y and the gradients of all floating inputs."""
+    arguments = dict(inputs)
+    dy = arguments.pop("dy")
+    names = [name for name in ("x", "scale", "shift", "bias") if arguments.get(name) is not None]
+    for name in names:
+        arguments[name] = arguments[name].detach().requires_grad_()
+    y = group_norm_modulate(**arguments, backend=backend)
+    gradients = torch.autograd.grad(y, [arguments[name] for name in names], dy)
+    return {"y": y.detach(), **{f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}}
+
+
+def in_float64(inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """The same from plain PyTorch, every floating tensor in float64."""
+    wide = {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+    return run(wide, "pytorch")
+
+
+def assert_right(found: dict[str, Tensor], inputs: dict[str, Any]) -> None:
+    """Every tensor within the rounding of its type and ROUNDINGS roundings of float32 of the largest value.
+
+    Elements of y and dx are single chains; dscale, dshift and dbias sum a channel's (or all samples') terms, each at
+    most |dy| times a factor of the order of xhat, so that their roundings are relative to the sum of |dy|.
+    """
+    expected = in_float64(inputs)
+    total = inputs["dy"].double().abs().sum(dim=(2, 3))
+    magnitude = {"dscale": total.max(), "dshift": total.max(), "dbias": total.sum(dim=0).max()}
+    for name, value in found.items():
+        wanted = expected[name]
+        size = magnitude.get(name, wanted.abs().max())
+        limits = torch.finfo(value.dtype)
+        subnormal = limits.smallest_normal * limits.eps
+        allowed = ROUNDING[value.dtype] * wanted.abs() + ROUNDINGS * 2**-24 * size + subnormal
+        wrong = (value.double() - wanted).abs() / allowed
+        assert (wrong <= 1).all(), f"{name}: {wrong.max():.1f} times the tolerance at {wrong.argmax().item()}"

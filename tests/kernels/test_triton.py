@@ -1,0 +1,104 @@
+"""The Triton kernels against float64: outputs and all gradients."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_cases import DEVICE, LAYOUTS, Case, assert_right, run
+
+from benchmarks.kernel_shapes import decoder_norms
+from soda_fast.config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@cache
+def decoder_cases() -> list[Case]:
+    """One sample of every normalisation in the decoders of 32x32 and 64x64 images; 64 on a GPU."""
+    shapes = {
+        shape for name in ("cifar10", "tiny_imagenet") for shape in decoder_norms(load_config(CONFIGS / f"{name}.yaml"))
+    }
+    batch = 64 if DEVICE == "cuda" else 1
+    return [
+        Case(
+            batch,
+            shape.channels,
+            shape.size,
+            shape.size,
+            shape.num_groups,
+            shape.activation,
+            shape.dropout_p,
+            shape.biased,
+        )
+        for shape in sorted(shapes)
+    ]
+
+
+ODD = [
+    Case(1, 1, 1, 1, 1),
+    Case(3, 7, 5, 3, 7, dropout_p=0.3, biased=True),
+    Case(2, 6, 1, 1, 2, biased=True),
+    Case(2, 30, 9, 5, 6, dropout_p=0.1),
+    Case(1, 12, 1, 17, 12, activation="none"),
+    Case(2, 96, 13, 3, 8, biased=True),
+    Case(2, 36, 6, 7, 3, dropout_p=0.5, biased=True),
+    # Looped: a long group; groups that make a row together; groups wider than a tile, cut into columns.
+    Case(1, 3, 150, 121, 1, dropout_p=0.1, biased=True),
+    Case(2, 10, 61, 67, 5, biased=True),
+    Case(1, 12000, 1, 3, 1, dropout_p=0.1, biased=True),
+    Case(1, 1100, 5, 7, 1, biased=True),
+]
+
+
+@pytest.mark.parametrize(("layout", "dtype"), [("channels_last", torch.bfloat16), ("contiguous", torch.float32)])
+@pytest.mark.parametrize("case", decoder_cases(), ids=str)
+def test_the_decoders_shapes(case: Case, layout: str, dtype: torch.dtype) -> None:
+    inputs = case.inputs(dtype, LAYOUTS[layout])
+    found = run(inputs, "triton")
+    assert found["y"].stride() == found["dx"].stride() == inputs["x"].stride()
+    assert_right(found, inputs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_odd_shapes(case: Case, layout: str, dtype: torch.dtype) -> None:
+    inputs = case.inputs(dtype, LAYOUTS[layout])
+    found = run(inputs, "triton")
+    assert found["y"].dtype == found["dx"].dtype == dtype
+    assert found["y"].is_contiguous(memory_format=LAYOUTS[layout])
+    assert_right(found, inputs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_vectors_of_other_types(layout: str) -> None:
+    """scale, shift and bias need not have x's type, and get gradients of their own."""
+    inputs = Case(2, 12, 5, 4, 3, biased=True).inputs(torch.float32, LAYOUTS[layout])
+    inputs |= {name: inputs[name].to(torch.float16) for name in ("scale", "shift", "bias")}
+    found = run(inputs, "triton")
+    assert {found[name].dtype for name in ("dscale", "dshift", "dbias")} == {torch.float16}
+    assert_right(found, inputs)
+
+
+@pytest.mark.parametrize("case", [Case(2, 16, 8, 8, 4, dropout_p=0.2, biased=True), Case(1, 4, 70, 90, 2)], ids=str)
+def test_two_backward_runs_are_equal_bit_for_bit(case: Case) -> None:
+    inputs = case.inputs(torch.bfloat16, torch.channels_last)
+    first, second = run(inputs, "triton"), run(inputs, "triton")
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    inputs = Case(5, 16, 8, 8, 4).inputs(torch.float32, torch.channels_last)
+    whole = run(inputs, "triton")
+    alone = run({**inputs, **{name: inputs[name][3:4] for name in ("x", "scale", "shift", "dy")}}, "triton")
+    for name, value in alone.items():
+        assert torch.equal(value, whole[name][3:4]), name
+
+
+def test_an_empty_batch() -> None:
+    found = run(Case(0, 8, 4, 4, 2, biased=True).inputs(torch.float32, torch.contiguous_format), "triton")
+    assert found["y"].shape == (0, 8, 4, 4)
+    assert torch.equal(found["dbias"], torch.zeros(8, device=DEVICE))
