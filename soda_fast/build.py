@@ -1,11 +1,13 @@
 """From a configuration to the networks and the noise schedule."""
 
 import torch
+from torch import nn
 
-from soda_fast.config import Config
+from soda_fast.config import Config, ConfigError
 from soda_fast.diffusion import NoiseSchedule
 from soda_fast.model import SODA, ResNetEncoder, UNet
 from soda_fast.model.layers import GroupNorm
+from soda_kernels import why_not_triton
 
 _TIME_SCALE = {"reference": 1.0, "scaled": 1000.0}
 
@@ -30,10 +32,21 @@ def build_model(config: Config) -> SODA:
             steps=config.diffusion.steps,
             time_scale=_TIME_SCALE[config.diffusion.time_embedding],
         )
+    return model
+
+
+def choose_kernels(model: nn.Module, backend: str, device: torch.device) -> None:
+    """Let the model's normalisations run `perf.kernels`; as built, they run "auto".
+
+    Raises:
+        ConfigError: `device` cannot run it.
+    """
+    obstacle = why_not_triton(device) if backend == "triton" else None
+    if obstacle:
+        raise ConfigError(f"perf.kernels: triton is not available here: {obstacle}; use auto or pytorch")
     for module in model.modules():
         if isinstance(module, GroupNorm):
-            module.backend = config.perf.kernels
-    return model
+            module.backend = backend
 
 
 def build_schedule(config: Config) -> NoiseSchedule:

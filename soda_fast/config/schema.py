@@ -267,8 +267,8 @@ class PerfConfig:
     """torch.compile each block. auto: on GPUs."""
     channels_last: Literal["auto"] | Switch = "auto"
     """Memory layout of activations. auto: on GPUs."""
-    kernels: Literal["auto", "pytorch"] = "auto"
-    """Implementation of the fused normalisation and modulation."""
+    kernels: Literal["auto", "triton", "pytorch"] = "auto"
+    """Normalisation and modulation. triton: one fused kernel; pytorch: plain operations. auto: triton on GPUs."""
 
 
 @section

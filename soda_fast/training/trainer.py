@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from soda_fast import counter_rng
-from soda_fast.build import build_model, build_schedule
+from soda_fast.build import build_model, build_schedule, choose_kernels
 from soda_fast.config import Config, check_world_size, horizon_warning, run_length_images, warmup_images
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.diffusion import denoising_loss, draw_noising
@@ -143,6 +143,7 @@ class Trainer:
 
     def _parallel_model(self, compile_blocks: bool) -> SODA:
         model = build_model(self.config).to(self.processes.device)
+        choose_kernels(model, self.config.perf.kernels, self.processes.device)
         parallelize(
             model,
             model.blocks,

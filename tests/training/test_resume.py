@@ -99,17 +99,16 @@ def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> No
     assert load_config(tmp_path / "changed" / "config.yaml").train.encoder_lr == 0.0008
 
 
-def train_without_dropout(path: Path, steps: int, changes: dict[str, Any]) -> None:
-    tree = tiny_tree(path, steps)
-    tree["model"]["decoder"]["dropout"] = 0.0
-    run_tiny({**tree, **changes})
+def train_tiny(path: Path, steps: int, changes: dict[str, Any]) -> None:
+    """With dropout, which belongs to samples and not to processes."""
+    run_tiny({**tiny_tree(path, steps), **changes})
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "ddp"])
 def test_losses_do_not_depend_on_the_number_of_processes(tmp_path: Path, strategy: str) -> None:
     changes = {"parallel": {"strategy": strategy}}
-    train_without_dropout(tmp_path / "one", 12, {})
-    run_in_processes(train_without_dropout, 2, tmp_path / "two", 12, changes)
+    train_tiny(tmp_path / "one", 12, {})
+    run_in_processes(train_tiny, 2, tmp_path / "two", 12, changes)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert one.keys() == two.keys()
     for step, images in enumerate(sorted(one)):
@@ -117,11 +116,11 @@ def test_losses_do_not_depend_on_the_number_of_processes(tmp_path: Path, strateg
 
 
 def test_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
-    train_without_dropout(tmp_path / "one", 8, {})
+    train_tiny(tmp_path / "one", 8, {})
     run = tmp_path / "moving"
-    run_in_processes(train_without_dropout, 2, run, 3, {})
-    train_without_dropout(run, 5, {"parallel": {"strategy": "ddp"}})
-    run_in_processes(train_without_dropout, 3, run, 8, {})
+    run_in_processes(train_tiny, 2, run, 3, {})
+    train_tiny(run, 5, {"parallel": {"strategy": "ddp"}})
+    run_in_processes(train_tiny, 3, run, 8, {})
     one, moved = losses(tmp_path / "one"), losses(run)
     assert moved.keys() == one.keys()
     for images in one:
@@ -130,9 +129,7 @@ def test_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
 
 def test_accumulation_gives_nearly_the_same_step(tmp_path: Path) -> None:
     """Not quite: BatchNorm sees each part by itself."""
-    train_without_dropout(tmp_path / "one", 3, {})
-    tree = tiny_tree(tmp_path / "parts", 3, accumulate=2)
-    tree["model"]["decoder"]["dropout"] = 0.0
-    run_tiny(tree)
+    train_tiny(tmp_path / "one", 3, {})
+    run_tiny(tiny_tree(tmp_path / "parts", 3, accumulate=2))
     for images, loss in losses(tmp_path / "one").items():
         assert losses(tmp_path / "parts")[images] == pytest.approx(loss, rel=0.05)

@@ -25,7 +25,7 @@ The rule, for each direction a `Budget`:
                until they read it again.
 
 `groups` divides the number of groups, hence every program has as many. The constants come from arithmetic and from
-the compiler's register counts (benchmarks/kernel_resources.py); `python -m benchmarks.kernels --sweep` tries others.
+the compiler's register counts (benchmarks/kernel_resources.py); `python -m benchmarks.kernel_sweep` tries others.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,58 @@
+"""Time on a GPU: events around replays of a CUDA graph, so that neither Python nor launches count."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+ROTATED_BYTES = 512 * 2**20  # several times the L2 cache of any GPU
+REPLAYS = 15
+
+
+@dataclass(frozen=True)
+class Microseconds:
+    """Of one call: median and quartiles over the replays."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+
+
+def rotations(bytes_per_call: int) -> int:
+    """How many sets of inputs to go through, so that none is found in the cache."""
+    return min(64, max(2, -(-ROTATED_BYTES // max(1, bytes_per_call))))
+
+
+def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) -> Microseconds:
+    """Capture all calls, each on inputs of its own, in one graph and time its replays; a figure per call."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for call in (*calls[:2], *calls[:1]):  # compile, and let libraries choose, before the capture
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = [call() for call in calls]
+    for _ in range(2):
+        graph.replay()
+    times = []
+    for _ in range(replays):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(1e3 * start.elapsed_time(end) / len(calls))
+    del kept
+    lower, median, upper = statistics.quantiles(times, n=4)
+    return Microseconds(median, lower, upper)
+
+
+def copy_bandwidth(device: torch.device, size: int = 2**30) -> float:
+    """Bytes a second that a device-to-device copy moves, reads and writes counted."""
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
+    targets = [torch.empty_like(source) for _ in range(2)]
+    taken = time_calls([lambda target=target: target.copy_(source) for target in targets])
+    return 2 * size / (taken.median * 1e-6)

@@ -1,0 +1,228 @@
+"""Time the fused normalisation on a GPU against eager and compiled PyTorch: python -m benchmarks.kernels
+
+For each normalisation in the decoders of the given configurations, at each batch: microseconds of forward and backward
+(median and quartiles), and the share of the copy bandwidth, measured in the same run, at which the fewest possible
+bytes (forward: x and y; backward: x, dy and dx) were moved. The summary weights shapes by their uses in a step.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
+from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
+from benchmarks.machine import describe_machine
+from soda_fast.config import load_config
+from soda_kernels import group_norm_modulate
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def plain(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    num_groups: int,
+    activation: str,
+    dropout_p: float,
+    bias: Tensor | None,
+) -> Tensor:
+    """The same operation as one writes it with PyTorch's own modules, in x's dtype."""
+    h = x if bias is None else x + bias.to(x.dtype)[:, None, None]
+    h = F.group_norm(h, num_groups)
+    h = h * scale.to(x.dtype)[:, :, None, None] + shift.to(x.dtype)[:, :, None, None]
+    if activation == "silu":
+        h = F.silu(h)
+    return F.dropout(h, dropout_p) if dropout_p else h
+
+
+def without_seed(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `plain`, whose dropout draws from PyTorch's generator."""
+    return {name: value for name, value in inputs.items() if name != "dropout_seed"}
+
+
+def providers() -> dict[str, Callable[..., Tensor]]:
+    """The contestants; each takes the arguments of `group_norm_modulate`."""
+    compiled = torch.compile(plain, fullgraph=True, dynamic=False)
+    return {
+        "triton": partial(group_norm_modulate, backend="triton"),
+        "compiled": lambda **inputs: compiled(**without_seed(inputs)),
+        "eager": lambda **inputs: plain(**without_seed(inputs)),
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant at one shape. count: uses in a training step; bytes: the fewest possible; share: of the copy's."""
+
+    config: str
+    shape: str
+    count: int
+    batch: int
+    layout: str
+    provider: str
+    direction: str
+    time: Microseconds
+    bytes: int
+    share: float
+
+
+def measure(
+    function: Callable[..., Tensor],
+    shape: NormShape,
+    batch: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    device: torch.device,
+) -> tuple[Microseconds, Microseconds]:
+    """Forward and backward."""
+    size = batch * shape.channels * shape.size**2 * dtype.itemsize
+    sets = [make_inputs(shape, batch, dtype, channels_last, device, seed) for seed in range(rotations(3 * size))]
+    gradients = [inputs.pop("dy") for inputs in sets]
+    with torch.no_grad():
+        forward = time_calls([partial(function, **inputs) for inputs in sets])
+    backward = []
+    for inputs, dy in zip(sets, gradients, strict=True):
+        names = [name for name in ("x", "scale", "shift", "bias") if inputs[name] is not None]
+        for name in names:
+            inputs[name].requires_grad_()
+        y = function(**inputs)
+        backward.append(partial(torch.autograd.grad, y, [inputs[name] for name in names], dy, retain_graph=True))
+    return forward, time_calls(backward)
+
+
+def compare(
+    name: str,
+    shapes: Counter[NormShape],
+    batches: list[int],
+    dtype: torch.dtype,
+    layouts: list[bool],
+    bandwidth: float,
+    device: torch.device,
+) -> list[Row]:
+    """All rows of one configuration."""
+    rows = []
+    for batch in batches:
+        for shape, count in sorted(shapes.items()):
+            tensor = batch * shape.channels * shape.size**2 * dtype.itemsize
+            for channels_last in layouts:
+                layout = "channels_last" if channels_last else "contiguous"
+                for provider, function in providers().items():
+                    torch._dynamo.reset()
+                    times = measure(function, shape, batch, dtype, channels_last, device)
+                    for direction, passes, time in zip(("forward", "backward"), (2, 3), times, strict=True):
+                        share = passes * tensor / (time.median * 1e-6) / bandwidth
+                        rows.append(
+                            Row(
+                                name,
+                                str(shape),
+                                count,
+                                batch,
+                                layout,
+                                provider,
+                                direction,
+                                time,
+                                passes * tensor,
+                                share,
+                            )
+                        )
+                        print(format_row(rows[-1]), flush=True)
+                torch.cuda.empty_cache()
+    return rows
+
+
+def summarise(rows: list[Row]) -> list[dict[str, Any]]:
+    """Over a decoder, by configuration, batch and layout: shares of the copy bandwidth, and how many times faster the
+    fused kernel's forward and backward together are than each rival's."""
+    found = []
+    for config, batch, layout in dict.fromkeys((row.config, row.batch, row.layout) for row in rows):
+        here = [row for row in rows if (row.config, row.batch, row.layout) == (config, batch, layout)]
+
+        def total(provider: str, direction: str | None = None, of: list[Row] = here) -> float:
+            """Microseconds in a step."""
+            chosen = [row for row in of if row.provider == provider and direction in (None, row.direction)]
+            return sum(row.count * row.time.median for row in chosen)
+
+        summary: dict[str, Any] = {"config": config, "batch": batch, "layout": layout}
+        for provider in dict.fromkeys(row.provider for row in here):
+            for direction in ("forward", "backward"):
+                chosen = [row for row in here if (row.provider, row.direction) == (provider, direction)]
+                # bytes / bandwidth is share * time: the mean of shares weighted with the time they took.
+                ideal = sum(row.count * row.share * row.time.median for row in chosen)
+                summary[f"{provider}_{direction}_share"] = ideal / total(provider, direction)
+            if provider != "triton":
+                summary[f"times_{provider}"] = total(provider) / total("triton")
+        found.append(summary)
+    return found
+
+
+def format_row(row: Row) -> str:
+    """A line for a person."""
+    time = row.time
+    return (
+        f"{row.shape:28} batch {row.batch:4} {row.layout:13} {row.direction:8} {row.provider:8} {time.median:9.1f} us "
+        f"({time.lower_quartile:.1f} .. {time.upper_quartile:.1f}) {100 * row.share:5.1f} % of copy"
+    )
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """A few lines for a person."""
+    lines = [f"{summary['config']}, batch {summary['batch']}, {summary['layout']}, bytes-weighted over the decoder:"]
+    for name, value in summary.items():
+        if name.endswith("_share"):
+            lines.append(
+                f"  {name.removesuffix('_share').replace('_', ' '):18} {100 * value:5.1f} % of the copy bandwidth"
+            )
+        elif name.startswith("times_"):
+            lines.append(f"  forward + backward {value:5.2f} times {name.removeprefix('times_')} PyTorch")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
+    parser.add_argument("--config", nargs="+", default=["configs/cifar10.yaml", "configs/tiny_imagenet.yaml"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[64, 512], help="images")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    parser.add_argument(
+        "--layout", nargs="+", choices=("channels_last", "contiguous"), default=["channels_last", "contiguous"]
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("benchmarks.kernels: it times a GPU, and PyTorch sees none here", file=sys.stderr)
+        return 2
+    try:
+        configs = {Path(path).stem: decoder_norms(load_config(path)) for path in options.config}
+    except ValueError as error:
+        print(f"benchmarks.kernels: {error}", file=sys.stderr)
+        return 2
+    device = torch.device("cuda")
+    bandwidth = copy_bandwidth(device)
+    machine = describe_machine(device)
+    print(f"{machine['device']}, torch {machine['torch']}, copy {bandwidth / 1e12:.2f} TB/s")
+    rows: list[Row] = []
+    for name, shapes in configs.items():
+        layouts = [layout == "channels_last" for layout in options.layout]
+        rows += compare(name, shapes, options.batch, DTYPES[options.dtype], layouts, bandwidth, device)
+    summaries = summarise(rows)
+    print("\n".join(format_summary(summary) for summary in summaries))
+    if options.json:
+        result = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
+        result |= {"summary": summaries, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The kernel benchmark's contestants and sums. Only its clock needs a GPU."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from benchmarks import kernels
+from benchmarks.gpu_timing import Microseconds, rotations
+from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
+from benchmarks.kernel_sweep import candidates
+from soda_fast.config import load_config
+
+SHAPE = NormShape(4, 32, 8, "silu", 0.0, True)
+
+
+def run_once(calls: Sequence[Callable[[], object]]) -> Microseconds:
+    start = time.perf_counter()
+    for call in calls:
+        call()
+    taken = 1e6 * (time.perf_counter() - start) / len(calls)
+    return Microseconds(taken, taken, taken)
+
+
+def test_the_contestants_compute_the_same() -> None:
+    inputs = make_inputs(SHAPE, 2, torch.float32, True, "cpu")
+    del inputs["dy"]
+    results = {name: function(**inputs) for name, function in kernels.providers().items() if name != "compiled"}
+    torch.testing.assert_close(results["triton"], results["eager"], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_and_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(kernels, "time_calls", run_once)
+    monkeypatch.setattr(kernels, "rotations", lambda size: 2)
+    contestants = {name: function for name, function in kernels.providers().items() if name != "compiled"}
+    monkeypatch.setattr(kernels, "providers", lambda: contestants)
+    rows = kernels.compare("tiny", Counter({SHAPE: 3}), [2], torch.float32, [True], 1e9, torch.device("cpu"))
+    assert len(rows) == 4
+    assert rows[0].bytes == 2 * 2 * 32 * 16 * 4
+    for row in rows:
+        assert row.share == pytest.approx(row.bytes / (row.time.median * 1e-6) / 1e9)
+        assert kernels.format_row(row) in capsys.readouterr().out or row is not rows[0]
+
+
+def test_the_summary_weights_by_bytes_and_uses() -> None:
+    def row(shape: str, count: int, provider: str, direction: str, median: float, share: float) -> kernels.Row:
+        taken = Microseconds(median, median, median)
+        return kernels.Row("c", shape, count, 64, "channels_last", provider, direction, taken, 0, share)
+
+    rows = [
+        row("a", 1, "triton", "forward", 10.0, 0.9),
+        row("b", 3, "triton", "forward", 20.0, 0.5),
+        row("a", 1, "triton", "backward", 30.0, 0.8),
+        row("b", 3, "triton", "backward", 10.0, 0.4),
+        row("a", 1, "eager", "forward", 100.0, 0.1),
+        row("b", 3, "eager", "backward", 10.0, 0.1),
+    ]
+    (summary,) = kernels.summarise(rows)
+    assert summary["triton_forward_share"] == pytest.approx((1 * 10 * 0.9 + 3 * 20 * 0.5) / 70)
+    assert summary["times_eager"] == pytest.approx((100 + 30) / (70 + 60))
+    assert "times eager PyTorch" in kernels.format_summary(summary)
+
+
+def test_the_shapes_of_the_cifar_decoder() -> None:
+    norms = decoder_norms(load_config("configs/cifar10.yaml"))
+    assert sum(norms.values()) == 51
+    assert norms[NormShape(32, 128, 32, "silu", 0.1, True)] == 5
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_sweep_tries_whole_and_looped(direction: str) -> None:
+    found = list(candidates(direction, NormShape(32, 128, 32, "silu", 0.1, True), 2))
+    assert {tiling.whole for tiling in found} == {True, False}
+    assert all(tiling.warps * tiling.registers * 32 <= 65536 for tiling in found)
+    assert len(set(found)) == len(found) < 100
+
+
+def test_inputs_are_rotated_beyond_the_cache() -> None:
+    assert rotations(2**20) == 64
+    assert rotations(2**24) * 2**24 >= 2**29
+    assert rotations(2**40) == 2
