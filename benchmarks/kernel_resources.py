@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -51,14 +52,20 @@ class Resources:
 def launches(shape: NormShape, dtype: torch.dtype, channels_last: bool) -> Iterator[Launch]:
     """The forward and the backward launch of a shape, on shapes alone."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = torch.empty(2, shape.channels, shape.size, shape.size, dtype=dtype, device="meta", memory_format=layout)
+
+    def image(channels: int) -> Tensor:
+        size = (2, channels, shape.size, shape.size)
+        return torch.empty(size, dtype=dtype, device="meta", memory_format=layout)
+
+    x, skip = image(shape.channels - shape.skip), image(shape.skip) if shape.skip else None
     vector = torch.empty(2, shape.channels, device="meta")
     bias = torch.empty(shape.channels, dtype=dtype, device="meta") if shape.biased else None
     seeds = torch.empty(2, dtype=torch.int64, device="meta")
     options = Options(shape.num_groups, 1e-5, shape.activation == "silu", shape.dropout_p)
-    launch, (_, mean, rstd) = forward(x, vector, vector, bias, seeds, options)
+    launch, (_, joined, mean, rstd) = forward(x, skip, vector, vector, bias, seeds, options)
     yield launch
-    yield backward(x, x, vector, vector, bias, seeds, mean, rstd, options)[0]
+    whole = x if joined is None else joined
+    yield backward(whole, joined, whole, vector, vector, bias, seeds, mean, rstd, shape.skip, options)[0]
 
 
 def compile_ahead(launch: Launch, architecture: int, limited: bool = True) -> Any:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from soda_fast.build import build_model
 from soda_fast.config import Config
-from soda_fast.model.layers import GroupNorm
+from soda_kernels import group_norm_modulate, join_norm_modulate
 
 
 @dataclass(frozen=True, order=True)
 class NormShape:
-    """One use of the operation. height = width; modulated: scale and shift differ from sample to sample."""
+    """One use of the operation. height = width; skip: how many of the channels come from a skip connection."""
 
     size: int
     channels: int
@@ -22,34 +23,48 @@ class NormShape:
     activation: str
     dropout_p: float
     biased: bool
+    skip: int = 0
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """How often each direction must move a tensor of this shape, at the least: x in, y out; x and dy in, dx out;
+        with a skip connection also joined out, and its gradient in."""
+        return {"forward": 3, "backward": 4} if self.skip else {"forward": 2, "backward": 3}
 
     def __str__(self) -> str:
         extras = [self.activation] if self.activation != "silu" else []
         extras += ["dropout"] if self.dropout_p else []
         extras += ["bias"] if self.biased else []
+        extras += [f"skip={self.skip}"] if self.skip else []
         return f"{self.size}x{self.size} C={self.channels} G={self.num_groups}{''.join(' ' + word for word in extras)}"
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every call of the operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[NormShape] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.soda_kernels.group_norm_modulate.default:
+            x, skip, _, _, bias, _, num_groups, _, silu, dropout_p, _ = args
+            joined = 0 if skip is None else skip.shape[1]
+            activation, channels = "silu" if silu else "none", x.shape[1] + joined
+            shape = NormShape(x.shape[-1], channels, num_groups, activation, dropout_p, bias is not None, joined)
+            self.found[shape] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def decoder_norms(config: Config) -> Counter[NormShape]:
     """How often the decoder runs each shape in one training step. Found by running it on shapes alone."""
-    found: Counter[NormShape] = Counter()
-
-    def note(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert isinstance(module, GroupNorm)
-        x, _, _, activation, dropout_p, *_ = inputs + (None, None, "silu", 0.0)[len(inputs) - 1 :]
-        activation, dropout_p = kwargs.get("activation", activation), kwargs.get("dropout_p", dropout_p)
-        biased = kwargs.get("conv_bias") is not None
-        found[NormShape(x.shape[-1], x.shape[1], module.num_groups, activation, dropout_p, biased)] += 1
-
     with torch.device("meta"):
         model = build_model(config).train()
-        for module in model.decoder.modules():
-            if isinstance(module, GroupNorm):
-                module.register_forward_pre_hook(note, with_kwargs=True)
         target = torch.empty(2, 3, config.data.target_size, config.data.target_size)
         z, seed = torch.empty(2, config.model.encoder.z_dim), torch.zeros((), dtype=torch.int64)
-        model.denoise(target, torch.ones(2, dtype=torch.int64), z, torch.zeros(2), seed)
-    return found
+        with _Recorder() as recorder:
+            model.denoise(target, torch.ones(2, dtype=torch.int64), z, torch.zeros(2), seed)
+    return recorder.found
 
 
 def make_inputs(
@@ -60,7 +75,7 @@ def make_inputs(
     device: str | torch.device,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Random arguments of `group_norm_modulate` for a shape, and `dy`, a gradient of the output."""
+    """Random arguments for `apply`, and under "gradients" one for each of its outputs."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -68,15 +83,28 @@ def make_inputs(
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
     image = (batch, shape.channels, shape.size, shape.size)
-    x = (1 + 2 * normal(*image)).to(dtype).contiguous(memory_format=layout)
-    return {
-        "x": x,
+
+    def gradient() -> Tensor:
+        return normal(*image).to(dtype).contiguous(memory_format=layout)
+
+    x, skip = (1 + 2 * normal(*image)).to(dtype).split((shape.channels - shape.skip, shape.skip), dim=1)
+    inputs = {
+        "x": x.contiguous(memory_format=layout),
         "scale": 1 + 0.5 * normal(batch, shape.channels),
         "shift": 0.5 * normal(batch, shape.channels),
         "num_groups": shape.num_groups,
         "activation": shape.activation,
-        "dropout_p": shape.dropout_p,
-        "dropout_seed": torch.full((), 12345 + (7 << 32), dtype=torch.int64, device=device),
-        "bias": normal(shape.channels) if shape.biased else None,
-        "dy": normal(*image).to(dtype).contiguous(memory_format=layout),
+        "gradients": [gradient()],
     }
+    if shape.skip:
+        return inputs | {"skip": skip.contiguous(memory_format=layout), "gradients": [gradient(), gradient()]}
+    seed_tensor = torch.full((), 12345 + (7 << 32), dtype=torch.int64, device=device)
+    bias = normal(shape.channels) if shape.biased else None
+    return inputs | {"bias": bias, "dropout_p": shape.dropout_p, "dropout_seed": seed_tensor}
+
+
+def apply(backend: str, **inputs: Any) -> tuple[Tensor, ...]:
+    """The operation on `make_inputs` without gradients: y, or y and joined."""
+    if "skip" in inputs:
+        return join_norm_modulate(**inputs, backend=backend)
+    return (group_norm_modulate(**inputs, backend=backend),)

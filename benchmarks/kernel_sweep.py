@@ -50,14 +50,16 @@ def time_tiling(direction: str, shape: NormShape, sets: list[dict[str, Any]], ti
     calls: list[Callable[[], None]] = []
     options = Options(shape.num_groups, 1e-5, shape.activation == "silu", shape.dropout_p)
     for inputs in sets:
-        x, scale, shift, bias, dy = (inputs[name] for name in ("x", "scale", "shift", "bias", "dy"))
-        seeds = sample_seeds(inputs["dropout_seed"], len(x))
-        if direction == "forward":
-            made, _ = launch.forward(x, scale, shift, bias, seeds, options, tiling)
-        else:
-            first, (_, mean, rstd) = launch.forward(x, scale, shift, bias, seeds, options)
-            first.run()
-            made, _ = launch.backward(dy, x, scale, shift, bias, seeds, mean, rstd, options, tiling)
+        x, skip, bias = inputs["x"], inputs.get("skip"), inputs.get("bias")
+        vectors = (inputs["scale"], inputs["shift"], bias)
+        seeds = sample_seeds(inputs["dropout_seed"], len(x)) if shape.dropout_p else None
+        chosen = tiling if direction == "forward" else None
+        made, (_, joined, mean, rstd) = launch.forward(x, skip, *vectors, seeds, options, chosen)
+        if direction == "backward":
+            made.run()
+            dy, djoined = (*inputs["gradients"], None)[:2]
+            whole = x if joined is None else joined
+            made, _ = launch.backward(dy, djoined, whole, *vectors, seeds, mean, rstd, shape.skip, options, tiling)
         calls.append(made.run)
     return time_calls(calls, replays=5)
 
@@ -67,7 +69,7 @@ def sweep(shape: NormShape, batch: int, dtype: torch.dtype, bandwidth: float) ->
     size = batch * shape.channels * shape.size**2 * dtype.itemsize
     sets = [make_inputs(shape, batch, dtype, True, "cuda", seed) for seed in range(rotations(3 * size))]
     rows = []
-    for direction, passes in (("forward", 2), ("backward", 3)):
+    for direction, passes in shape.passes.items():
         chosen = choose_tiling(
             BUDGETS[direction], shape.channels, shape.size**2, shape.num_groups, dtype.itemsize, True
         )

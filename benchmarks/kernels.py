@@ -2,7 +2,7 @@
 
 For each normalisation in the decoders of the given configurations, at each batch: microseconds of forward and backward
 (median and quartiles), and the share of the copy bandwidth, measured in the same run, at which the fewest possible
-bytes (forward: x and y; backward: x, dy and dx) were moved. The summary weights shapes by their uses in a step.
+bytes (`NormShape.passes`) were moved. The summary weights shapes by their uses in a step.
 """
 
 import argparse
@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
-from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
+from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
-from soda_kernels import group_norm_modulate
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -34,31 +33,26 @@ def plain(
     shift: Tensor,
     num_groups: int,
     activation: str,
-    dropout_p: float,
-    bias: Tensor | None,
-) -> Tensor:
-    """The same operation as one writes it with PyTorch's own modules, in x's dtype."""
+    dropout_p: float = 0.0,
+    bias: Tensor | None = None,
+    skip: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, ...]:
+    """The same operation as one writes it with PyTorch's own modules, in x's dtype; dropout draws from PyTorch."""
+    x = x if skip is None else torch.cat((x, skip), dim=1)
     h = x if bias is None else x + bias.to(x.dtype)[:, None, None]
     h = F.group_norm(h, num_groups)
     h = h * scale.to(x.dtype)[:, :, None, None] + shift.to(x.dtype)[:, :, None, None]
     if activation == "silu":
         h = F.silu(h)
-    return F.dropout(h, dropout_p) if dropout_p else h
+    h = F.dropout(h, dropout_p) if dropout_p else h
+    return (h,) if skip is None else (h, x)
 
 
-def without_seed(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `plain`, whose dropout draws from PyTorch's generator."""
-    return {name: value for name, value in inputs.items() if name != "dropout_seed"}
-
-
-def providers() -> dict[str, Callable[..., Tensor]]:
-    """The contestants; each takes the arguments of `group_norm_modulate`."""
+def providers() -> dict[str, Callable[..., tuple[Tensor, ...]]]:
+    """The contestants, on the inputs of `make_inputs`."""
     compiled = torch.compile(plain, fullgraph=True, dynamic=False)
-    return {
-        "triton": partial(group_norm_modulate, backend="triton"),
-        "compiled": lambda **inputs: compiled(**without_seed(inputs)),
-        "eager": lambda **inputs: plain(**without_seed(inputs)),
-    }
+    return {"triton": partial(apply, "triton"), "compiled": compiled, "eager": plain}
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class Row:
 
 
 def measure(
-    function: Callable[..., Tensor],
+    function: Callable[..., tuple[Tensor, ...]],
     shape: NormShape,
     batch: int,
     dtype: torch.dtype,
@@ -88,16 +82,16 @@ def measure(
     """Forward and backward."""
     size = batch * shape.channels * shape.size**2 * dtype.itemsize
     sets = [make_inputs(shape, batch, dtype, channels_last, device, seed) for seed in range(rotations(3 * size))]
-    gradients = [inputs.pop("dy") for inputs in sets]
+    gradients = [inputs.pop("gradients") for inputs in sets]
     with torch.no_grad():
         forward = time_calls([partial(function, **inputs) for inputs in sets])
     backward = []
-    for inputs, dy in zip(sets, gradients, strict=True):
-        names = [name for name in ("x", "scale", "shift", "bias") if inputs[name] is not None]
-        for name in names:
-            inputs[name].requires_grad_()
-        y = function(**inputs)
-        backward.append(partial(torch.autograd.grad, y, [inputs[name] for name in names], dy, retain_graph=True))
+    for inputs, given in zip(sets, gradients, strict=True):
+        wanted = [value for value in inputs.values() if isinstance(value, Tensor) and value.is_floating_point()]
+        for value in wanted:
+            value.requires_grad_()
+        outputs = function(**inputs)
+        backward.append(partial(torch.autograd.grad, outputs, wanted, given, retain_graph=True))
     return forward, time_calls(backward)
 
 
@@ -120,7 +114,7 @@ def compare(
                 for provider, function in providers().items():
                     torch._dynamo.reset()
                     times = measure(function, shape, batch, dtype, channels_last, device)
-                    for direction, passes, time in zip(("forward", "backward"), (2, 3), times, strict=True):
+                    for (direction, passes), time in zip(shape.passes.items(), times, strict=True):
                         share = passes * tensor / (time.median * 1e-6) / bandwidth
                         rows.append(
                             Row(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soda_kernels import group_norm_modulate
+from soda_kernels import group_norm_modulate, join_norm_modulate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -29,9 +29,11 @@ class Case:
     activation: str = "silu"
     dropout_p: float = 0.0
     biased: bool = False
+    skip: int = 0
 
     def __str__(self) -> str:
         extras = ("-dropout" if self.dropout_p else "") + ("-bias" if self.biased else "")
+        extras += f"-skip{self.skip}" if self.skip else ""
         shape = f"{self.batch}x{self.channels}x{self.height}x{self.width}"
         return f"{shape}-G{self.num_groups}-{self.activation}{extras}"
 
@@ -43,29 +45,39 @@ class Case:
             return torch.randn(*size, generator=generator).to(DEVICE)
 
         image = (self.batch, self.channels, self.height, self.width)
-        return {
-            "x": (1 + 2 * normal(*image)).to(dtype).contiguous(memory_format=layout),
+
+        def gradient() -> Tensor:
+            return normal(*image).to(dtype).contiguous(memory_format=layout)
+
+        x, skip = (1 + 2 * normal(*image)).to(dtype).split((self.channels - self.skip, self.skip), dim=1)
+        inputs = {
+            "x": x.contiguous(memory_format=layout),
             "scale": 1 + 0.5 * normal(self.batch, self.channels),
             "shift": 0.5 * normal(self.batch, self.channels),
-            "bias": normal(self.channels) if self.biased else None,
-            "dy": normal(*image).to(dtype).contiguous(memory_format=layout),
+            "dy": gradient(),
             "num_groups": self.num_groups,
             "activation": self.activation,
-            "dropout_p": self.dropout_p,
-            "dropout_seed": torch.tensor(12345 + (7 << 32), device=DEVICE),
         }
+        if self.skip:
+            return inputs | {"skip": skip.contiguous(memory_format=layout), "djoined": gradient()}
+        seed = torch.tensor(12345 + (7 << 32), device=DEVICE)
+        bias = normal(self.channels) if self.biased else None
+        return inputs | {"bias": bias, "dropout_p": self.dropout_p, "dropout_seed": seed}
 
 
 def run(inputs: dict[str, Any], backend: str) -> dict[str, Tensor]:
-    """y and the gradients of all floating inputs."""
+    """The outputs and the gradients of all floating inputs."""
     arguments = dict(inputs)
-    dy = arguments.pop("dy")
-    names = [name for name in ("x", "scale", "shift", "bias") if arguments.get(name) is not None]
+    gradients = [arguments.pop(name) for name in ("dy", "djoined") if name in arguments]
+    names = [name for name in ("x", "skip", "scale", "shift", "bias") if arguments.get(name) is not None]
     for name in names:
         arguments[name] = arguments[name].detach().requires_grad_()
-    y = group_norm_modulate(**arguments, backend=backend)
-    gradients = torch.autograd.grad(y, [arguments[name] for name in names], dy)
-    return {"y": y.detach(), **{f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}}
+    operation = join_norm_modulate if "skip" in arguments else group_norm_modulate
+    result = operation(**arguments, backend=backend)
+    outputs = result if isinstance(result, tuple) else (result,)
+    found = torch.autograd.grad(outputs, [arguments[name] for name in names], gradients)
+    named = zip(("y", "joined"), outputs, strict=False)
+    return {name: output.detach() for name, output in named} | {f"d{n}": g for n, g in zip(names, found, strict=True)}
 
 
 def in_float64(inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -80,11 +92,12 @@ def in_float64(inputs: dict[str, Any]) -> dict[str, Tensor]:
 def assert_right(found: dict[str, Tensor], inputs: dict[str, Any]) -> None:
     """Every tensor within the rounding of its type and ROUNDINGS roundings of float32 of the largest value.
 
-    Elements of y and dx are single chains; dscale, dshift and dbias sum a channel's (or all samples') terms, each at
-    most |dy| times a factor of the order of xhat, so that their roundings are relative to the sum of |dy|.
+    Elements of y, dx and dskip are single chains; dscale, dshift and dbias sum a channel's (or all samples') terms,
+    each at most |dy| times a factor of the order of xhat: their roundings are relative to the sum of |dy|.
     """
     expected = in_float64(inputs)
     total = inputs["dy"].double().abs().sum(dim=(2, 3))
+    assert found.keys() == expected.keys()
     magnitude = {"dscale": total.max(), "dshift": total.max(), "dbias": total.sum(dim=0).max()}
     for name, value in found.items():
         wanted = expected[name]

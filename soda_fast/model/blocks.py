@@ -41,9 +41,17 @@ class ResidualBlock(nn.Module):
         z_scale, z_shift = self.z_proj(F.silu(z)).float().chunk(2, dim=1)
         return z_scale * t_scale, torch.addcmul(z_shift, z_scale, t_shift)
 
-    def forward(self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
-        """-> (N, C_out, H', W'). dropout_seed: (N,) or 0-d int64, needed in training if dropout > 0."""
-        h = self.norm1(x)
+    def forward(
+        self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None, skip: Tensor | None = None
+    ) -> Tensor:
+        """-> (N, C_out, H', W'). dropout_seed: (N,) or 0-d int64, needed in training if dropout > 0.
+
+        skip: more channels for x, from a skip connection.
+        """
+        if skip is None:
+            h = self.norm1(x)
+        else:
+            h, x = self.norm1.join(x, skip)
         if self.resample == "up":
             h, x = upsample(h), upsample(x)
         elif self.resample == "down":
@@ -94,9 +102,11 @@ class Stage(nn.Module):
         self.res = ResidualBlock(in_channels, out_channels, time_dim, z_dim, dropout)
         self.attn = Attention(out_channels, head_channels) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
-        """-> (N, C_out, H, W)."""
-        return self.attn(self.res(x, time, z, dropout_seed))
+    def forward(
+        self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None, skip: Tensor | None = None
+    ) -> Tensor:
+        """-> (N, C_out, H, W). skip: as in `ResidualBlock`."""
+        return self.attn(self.res(x, time, z, dropout_seed, skip))
 
 
 class Middle(nn.Module):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soda_kernels import group_norm_modulate
+from soda_kernels import group_norm_modulate, join_norm_modulate
 
 
 class Conv2d(nn.Module):
@@ -83,11 +83,11 @@ class GroupNorm(nn.Module):
         x: (N, C, H, W); scale, shift: (N, C), or None for a plain normalisation; dropout_seed: (N,) or 0-d int64;
         conv_bias: (C,), of the convolution before, where that has left it out.
         """
-        weight, bias = self.weight.float(), self.bias.float()
+        gamma, beta = self._affine(len(x))
         if scale is None or shift is None:
-            scale, shift = weight.expand(len(x), -1), bias.expand(len(x), -1)
+            scale, shift = gamma, beta
         else:
-            scale, shift = scale * weight, torch.addcmul(shift, scale, bias)
+            scale, shift = scale * gamma, torch.addcmul(shift, scale, beta)
         return group_norm_modulate(
             x,
             scale,
@@ -99,3 +99,11 @@ class GroupNorm(nn.Module):
             backend=self.backend,
             bias=conv_bias,
         )
+
+    def join(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """silu(GroupNorm(joined)) and joined = cat(x, skip), (N, C, H, W) both, in one pass over memory."""
+        return join_norm_modulate(x, skip, *self._affine(len(x)), self.num_groups, backend=self.backend)
+
+    def _affine(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """The learnt scale and shift, float32, for each sample: (N, C)."""
+        return self.weight.float().expand(num_samples, -1), self.bias.float().expand(num_samples, -1)

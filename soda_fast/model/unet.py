@@ -106,8 +106,9 @@ class UNet(nn.Module):
         x = self.middle(x, embedded, z, next(seeds))
         for block in self.up:
             if isinstance(block, Stage):
-                x = torch.cat((x, skips.pop()), dim=1)
-            x = block(x, embedded, z, next(seeds))
+                x = block(x, embedded, z, next(seeds), skips.pop())
+            else:
+                x = block(x, embedded, z, next(seeds))
         return self.conv_out(self.norm_out(x))
 
     def _block_seeds(self, dropout_seed: Tensor | None) -> Iterator[Tensor | None]:

@@ -24,24 +24,30 @@ def run_once(calls: Sequence[Callable[[], object]]) -> Microseconds:
     return Microseconds(taken, taken, taken)
 
 
-def test_the_contestants_compute_the_same() -> None:
-    inputs = make_inputs(SHAPE, 2, torch.float32, True, "cpu")
-    del inputs["dy"]
-    results = {name: function(**inputs) for name, function in kernels.providers().items() if name != "compiled"}
-    torch.testing.assert_close(results["triton"], results["eager"], atol=1e-5, rtol=1e-5)
+JOINED = NormShape(4, 32, 8, "silu", 0.0, False, skip=16)
 
 
-def test_rows_and_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("shape", [SHAPE, JOINED], ids=str)
+def test_the_contestants_compute_the_same(shape: NormShape) -> None:
+    inputs = make_inputs(shape, 2, torch.float32, True, "cpu")
+    del inputs["gradients"]
+    fused, eager = (kernels.providers()[name](**inputs) for name in ("triton", "eager"))
+    for found, wanted in zip(fused, eager, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(kernels, "time_calls", run_once)
     monkeypatch.setattr(kernels, "rotations", lambda size: 2)
     contestants = {name: function for name, function in kernels.providers().items() if name != "compiled"}
     monkeypatch.setattr(kernels, "providers", lambda: contestants)
-    rows = kernels.compare("tiny", Counter({SHAPE: 3}), [2], torch.float32, [True], 1e9, torch.device("cpu"))
-    assert len(rows) == 4
-    assert rows[0].bytes == 2 * 2 * 32 * 16 * 4
+    shapes = Counter({SHAPE: 3, JOINED: 1})
+    rows = kernels.compare("tiny", shapes, [2], torch.float32, [True], 1e9, torch.device("cpu"))
+    tensor = 2 * 32 * 16 * 4
+    assert [row.bytes // tensor for row in rows] == [3, 4, 3, 4, 2, 3, 2, 3]
     for row in rows:
         assert row.share == pytest.approx(row.bytes / (row.time.median * 1e-6) / 1e9)
-        assert kernels.format_row(row) in capsys.readouterr().out or row is not rows[0]
+    assert capsys.readouterr().out.splitlines() == [kernels.format_row(row) for row in rows]
 
 
 def test_the_summary_weights_by_bytes_and_uses() -> None:

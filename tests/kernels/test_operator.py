@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from soda_kernels import group_norm_modulate
+from soda_kernels import group_norm_modulate, join_norm_modulate
 from soda_kernels.group_norm_modulate.registration import forward_op
 
 BACKENDS = ["auto", "triton"]
@@ -20,7 +20,7 @@ BACKENDS = ["auto", "triton"]
 
 def operator_arguments(case: Case, layout: str, backend: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
     inputs = case.inputs(dtype, LAYOUTS[layout])
-    floats = [inputs[name] for name in ("x", "scale", "shift", "bias")]
+    floats = [inputs.get(name) for name in ("x", "skip", "scale", "shift", "bias")]
     floats = [value if value is None else value.requires_grad_() for value in floats]
     seeds = torch.arange(case.batch, device=DEVICE) if case.dropout_p else None
     return (*floats, seeds, case.num_groups, 1e-5, case.activation == "silu", case.dropout_p, backend)
@@ -30,7 +30,12 @@ def operator_arguments(case: Case, layout: str, backend: str, dtype: torch.dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "case",
-    [Case(2, 8, 4, 6, 4, dropout_p=0.2, biased=True), Case(2, 6, 1, 1, 3, activation="none"), Case(1, 1, 3, 3, 1)],
+    [
+        Case(2, 8, 4, 6, 4, dropout_p=0.2, biased=True),
+        Case(2, 6, 1, 1, 3, activation="none"),
+        Case(1, 1, 3, 3, 1),
+        Case(2, 8, 4, 6, 4, dropout_p=0.2, skip=3),
+    ],
     ids=str,
 )
 def test_opcheck(case: Case, layout: str, backend: str) -> None:
@@ -56,6 +61,29 @@ def test_gradcheck_of_the_reference(activation: str, backend: str) -> None:
         return group_norm_modulate(x, scale, shift, 3, 1e-5, activation, 0.2, seed, backend, bias=bias)
 
     assert torch.autograd.gradcheck(operation, inputs)
+
+
+@pytest.mark.parametrize("backend", ["auto", "pytorch"])
+def test_gradcheck_of_the_joining_reference(backend: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 4, 3, 2), (2, 2, 3, 2), (2, 6), (2, 6))
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+    def operation(x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        return join_norm_modulate(x, skip, scale, shift, 3, backend=backend)
+
+    assert torch.autograd.gradcheck(operation, inputs)
+
+
+@pytest.mark.parametrize("backend", ["auto", "triton"])
+def test_a_joined_tensor_that_nobody_uses(backend: str) -> None:
+    inputs = Case(2, 6, 3, 2, 3, skip=2).inputs(torch.float32, torch.contiguous_format)
+    dy, _ = inputs.pop("dy"), inputs.pop("djoined")
+    inputs["skip"].requires_grad_()
+    y, joined = join_norm_modulate(**inputs, backend=backend)
+    (alone,) = torch.autograd.grad(y, inputs["skip"], dy, retain_graph=True)
+    (both,) = torch.autograd.grad((y, joined), inputs["skip"], (dy, torch.zeros_like(dy)))
+    assert torch.equal(alone, both)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -31,6 +31,7 @@ def decoder_cases() -> list[Case]:
             shape.activation,
             shape.dropout_p,
             shape.biased,
+            shape.skip,
         )
         for shape in sorted(shapes)
     ]
@@ -49,6 +50,13 @@ ODD = [
     Case(2, 10, 61, 67, 5, biased=True),
     Case(1, 12000, 1, 3, 1, dropout_p=0.1, biased=True),
     Case(1, 1100, 5, 7, 1, biased=True),
+    # With a skip connection: its border inside a group, between groups, inside a tile of columns; of one channel.
+    Case(2, 36, 6, 7, 3, skip=16),
+    Case(2, 36, 6, 7, 3, skip=24),
+    Case(2, 12, 61, 67, 3, skip=5),
+    Case(1, 1100, 5, 7, 1, activation="none", skip=433),
+    Case(2, 3, 3, 3, 1, skip=1),
+    Case(2, 8, 1, 1, 2, skip=3),
 ]
 
 
@@ -57,7 +65,8 @@ ODD = [
 def test_the_decoders_shapes(case: Case, layout: str, dtype: torch.dtype) -> None:
     inputs = case.inputs(dtype, LAYOUTS[layout])
     found = run(inputs, "triton")
-    assert found["y"].stride() == found["dx"].stride() == inputs["x"].stride()
+    for name in ("y", "dx"):
+        assert found[name].is_contiguous(memory_format=LAYOUTS[layout])
     assert_right(found, inputs)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from soda_fast.model import SODA, ResNetEncoder, UNet
 from soda_fast.model.layers import Conv2d
-from soda_kernels import group_norm_modulate
+from soda_kernels import group_norm_modulate, join_norm_modulate
 from soda_kernels.group_norm_modulate.dropout import keep_mask, sample_seeds
 
 
@@ -92,12 +92,29 @@ def test_dropout_is_a_function_of_seed_and_element() -> None:
         ({"dropout_p": 0.5}, "dropout_seed"),
         ({"backend": "cuda"}, "backend"),
         ({"x": torch.ones(3, 12, 4)}, "N, C, H, W"),
+        ({"bias": torch.ones(11)}, "bias must be"),
+        ({"eps": -1.0}, "eps"),
+        ({"dropout_p": 0.5, "dropout_seed": torch.arange(2)}, r"0-d or \(3,\) int64"),
+        ({"dropout_p": 0.5, "dropout_seed": torch.tensor(1.0)}, "int64"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, object], words: str) -> None:
     arguments = {"x": torch.ones(3, 12, 4, 4), "scale": torch.ones(3, 12), "shift": torch.ones(3, 12), "num_groups": 4}
     with pytest.raises(ValueError, match=words):
         group_norm_modulate(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+    ("skip", "words"),
+    [
+        (torch.ones(3, 2, 4, 5), "skip must be"),
+        (torch.ones(3, 2, 4, 4).half(), "skip must be"),
+        (torch.ones(3, 2, 4, 4), r"scale and shift must be \(N, C\) = \(3, 14\)"),
+    ],
+)
+def test_a_wrong_skip_is_named(skip: torch.Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        join_norm_modulate(torch.ones(3, 12, 4, 4), skip, torch.ones(3, 12), torch.ones(3, 12), 2)
 
 
 def test_blocks_draw_different_dropout_and_a_seed_repeats() -> None:

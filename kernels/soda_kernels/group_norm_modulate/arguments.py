@@ -17,6 +17,7 @@ class Options:
 
 def check(
     x: Tensor,
+    skip: Tensor | None,
     scale: Tensor,
     shift: Tensor,
     num_groups: int,
@@ -34,7 +35,12 @@ def check(
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating, got {tensor.dtype}")
-    num_samples, channels = x.shape[:2]
+    num_samples, channels, height, width = x.shape
+    if skip is not None:
+        if skip.ndim != 4 or skip.dtype != x.dtype or (len(skip), *skip.shape[2:]) != (num_samples, height, width):
+            wanted = f"({num_samples}, any, {height}, {width}) in {x.dtype}"
+            raise ValueError(f"skip must be {wanted}, got {tuple(skip.shape)} in {skip.dtype}")
+        channels += skip.shape[1]
     if scale.shape != (num_samples, channels) or shift.shape != (num_samples, channels):
         found = f"{tuple(scale.shape)} and {tuple(shift.shape)}"
         raise ValueError(f"scale and shift must be (N, C) = {(num_samples, channels)}, got {found}")
@@ -42,7 +48,7 @@ def check(
         raise ValueError(f"bias must be (C,) = {(channels,)}, got {tuple(bias.shape)}")
     if num_groups < 1 or channels % num_groups or channels == 0:
         raise ValueError(f"num_groups must divide the {channels} channels, got {num_groups}")
-    if x.shape[2:].numel() == 0:
+    if height * width == 0:
         raise ValueError(f"x must have pixels, got shape {tuple(x.shape)}")
     if eps < 0:
         raise ValueError(f"eps must not be negative, got {eps}")

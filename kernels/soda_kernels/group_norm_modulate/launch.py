@@ -10,7 +10,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.dropout import keep_threshold
-from soda_kernels.group_norm_modulate.reference import dense
+from soda_kernels.group_norm_modulate.memory import dense, dense_skip, empty_output, empty_parts, layout_of
 from soda_kernels.group_norm_modulate.tiling import BUDGETS, Tiling, choose_tiling
 from soda_kernels.group_norm_modulate.triton_backward import backward_looped, backward_whole
 from soda_kernels.group_norm_modulate.triton_forward import forward_looped, forward_whole
@@ -54,28 +54,32 @@ class Launch:
 
 def forward(
     x: Tensor,
+    skip: Tensor | None,
     scale: Tensor,
     shift: Tensor,
     bias: Tensor | None,
     seeds: Tensor | None,
     options: Options,
     tiling: Tiling | None = None,
-) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The forward launch and the tensors that it fills: y, mean, rstd."""
-    x = dense(x)
-    y = torch.empty_like(x)
+) -> tuple[Launch, tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    """The forward launch and the tensors that it fills: y, joined, mean, rstd."""
+    x, skip = dense(x), dense_skip(skip, x)
+    y = empty_output(x, skip)
+    joined = None if skip is None else torch.empty_like(y)
     mean = torch.empty(len(x), options.num_groups, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
-    tiling = tiling or _tiling("forward", x, options)
-    tensors = {"x_ptr": x, **_vectors(scale, shift, bias, seeds, options), "y_ptr": y}
-    tensors |= {"mean_ptr": mean, "rstd_ptr": rstd}
-    constants = {"EPS": options.eps} | _constants(x, options, tiling)
+    tiling = tiling or _tiling("forward", y, options)
+    tensors = {"x_ptr": x, "skip_ptr": skip, **_vectors(scale, shift, bias, seeds, options)}
+    tensors |= {"y_ptr": y, "joined_ptr": joined, "mean_ptr": mean, "rstd_ptr": rstd}
+    constants = {"EPS": options.eps} | _constants(y, options, tiling)
     kernel = forward_whole if tiling.whole else forward_looped
-    return _launch(kernel, tensors, constants, options, tiling), (y, mean, rstd)
+    skip_channels = 0 if skip is None else skip.shape[1]
+    return _launch(kernel, y, tensors, constants, options, tiling, skip_channels), (y, joined, mean, rstd)
 
 
 def backward(
     dy: Tensor,
+    djoined: Tensor | None,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -83,58 +87,63 @@ def backward(
     seeds: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
+    skip_channels: int,
     options: Options,
     tiling: Tiling | None = None,
-) -> tuple[Launch, tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """The backward launch and the tensors that it fills: dx; dscale, dshift, dbias (N, C) float32."""
+) -> tuple[Launch, tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]]:
+    """The backward launch and the tensors that it fills: dx, dskip; dscale, dshift, dbias (N, C) float32.
+
+    x: all channels: what `forward` was given, or has joined. skip_channels: how many of them dskip takes.
+    """
     x = dense(x)
-    # dy comes as autograd has it: expanded, or in the other layout.
-    dy = dy.contiguous(memory_format=torch.channels_last if _channels_last(x) else torch.contiguous_format)
-    dx = torch.empty_like(x)
+    # Gradients come as autograd has them: expanded, or in the other layout.
+    dy = dy.contiguous(memory_format=layout_of(x))
+    djoined = None if djoined is None else djoined.contiguous(memory_format=layout_of(x))
+    dx, dskip = empty_parts(x, skip_channels)
     dscale = torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
     dshift = torch.empty_like(dscale)
     dbias = None if bias is None else torch.empty_like(dscale)
     tiling = tiling or _tiling("backward", x, options)
-    tensors = {"dy_ptr": dy, "x_ptr": x, **_vectors(scale, shift, bias, seeds, options)}
+    tensors = {"dy_ptr": dy, "djoined_ptr": djoined, "x_ptr": x, **_vectors(scale, shift, bias, seeds, options)}
     tensors |= {"mean_ptr": mean, "rstd_ptr": rstd}
-    tensors |= {"dx_ptr": dx, "dscale_ptr": dscale, "dshift_ptr": dshift, "dbias_ptr": dbias}
+    tensors |= {"dx_ptr": dx, "dskip_ptr": dskip}
+    tensors |= {"dscale_ptr": dscale, "dshift_ptr": dshift, "dbias_ptr": dbias}
     kernel = backward_whole if tiling.whole else backward_looped
-    return _launch(kernel, tensors, _constants(x, options, tiling), options, tiling), (dx, dscale, dshift, dbias)
+    made = _launch(kernel, x, tensors, _constants(x, options, tiling), options, tiling, skip_channels)
+    return made, (dx, dskip, dscale, dshift, dbias)
 
 
 def _launch(
-    kernel: Any, tensors: dict[str, Tensor | None], constants: dict[str, Any], options: Options, tiling: Tiling
+    kernel: Any,
+    y: Tensor,
+    tensors: dict[str, Tensor | None],
+    constants: dict[str, Any],
+    options: Options,
+    tiling: Tiling,
+    skip_channels: int,
 ) -> Launch:
-    x, scale, shift = (tensors[name] for name in ("x_ptr", "scale_ptr", "shift_ptr"))
-    assert x is not None
+    """y: any tensor of the output's shape and layout."""
+    scale, shift = tensors["scale_ptr"], tensors["shift_ptr"]
     assert scale is not None
     assert shift is not None
+    num_samples, channels, height, width = y.shape
     integers = {
         "scale_stride": scale.stride(0),
         "shift_stride": shift.stride(0),
-        "C": x.shape[1],
-        "HW": x.shape[2] * x.shape[3],
+        "C": channels,
+        "C_X": channels - skip_channels,
+        "HW": height * width,
         "G": options.num_groups,
     }
-    programs = len(x) * (options.num_groups // tiling.groups)
+    programs = num_samples * (options.num_groups // tiling.groups)
     return Launch(kernel, programs, tensors, integers, constants, tiling.warps, tiling.registers)
 
 
-def _tiling(direction: str, x: Tensor, options: Options) -> Tiling:
-    _, channels, height, width = x.shape
-    return choose_tiling(
-        BUDGETS[direction],
-        channels,
-        height * width,
-        options.num_groups,
-        x.element_size(),
-        _channels_last(x) or height * width == 1,
-    )
-
-
-def _channels_last(x: Tensor) -> bool:
-    """Whether a dense x lies in channels_last order. Where both orders are one (C = 1 or H = W = 1), NCHW."""
-    return not x.is_contiguous()
+def _tiling(direction: str, y: Tensor, options: Options) -> Tiling:
+    _, channels, height, width = y.shape
+    channels_last = layout_of(y) is torch.channels_last or height * width == 1
+    positions = height * width
+    return choose_tiling(BUDGETS[direction], channels, positions, options.num_groups, y.element_size(), channels_last)
 
 
 def _vectors(
@@ -149,8 +158,8 @@ def _vectors(
     }
 
 
-def _constants(x: Tensor, options: Options, tiling: Tiling) -> dict[str, Any]:
-    _, channels, height, width = x.shape
+def _constants(y: Tensor, options: Options, tiling: Tiling) -> dict[str, Any]:
+    _, channels, height, width = y.shape
     positions, group_channels = height * width, channels // options.num_groups
     even = (
         positions % tiling.block_positions == 0
@@ -167,7 +176,7 @@ def _constants(x: Tensor, options: Options, tiling: Tiling) -> dict[str, Any]:
         "BLOCK_G": tiling.block_groups,
         "BLOCK_C": tiling.block_channels,
         "BLOCK_P": tiling.block_positions,
-        "CHANNELS_LAST": _channels_last(x),
+        "CHANNELS_LAST": layout_of(y) is torch.channels_last,
         "EVEN": even,
         "WIDE": channels * positions >= 2**31,
         "FAST": not isinstance(forward_whole, InterpretedFunction),

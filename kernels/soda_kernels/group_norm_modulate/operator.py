@@ -1,4 +1,4 @@
-"""The public operation and its choice of implementation."""
+"""The public operations and their choice of implementation."""
 
 from torch import Tensor
 
@@ -49,9 +49,60 @@ def group_norm_modulate(
     Raises:
         ValueError: shapes or arguments that do not fit together; "triton" where it is not available.
     """
-    check(x, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed, bias, backend)
+    y, _ = _apply(x, None, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed, backend, bias)
+    return y
+
+
+def join_norm_modulate(
+    x: Tensor,
+    skip: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    num_groups: int,
+    eps: float = 1e-5,
+    activation: str = "silu",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """A UNet's skip connection: joined = cat(x, skip) and y = group_norm_modulate(joined, ...), both in one pass.
+
+    Where joined is used again, as by a residual shortcut, its gradient is added in the backward pass, and x and skip
+    get theirs without a copy.
+
+    Args:
+        x: (N, C_x, H, W).
+        skip: (N, C - C_x, H, W), x's dtype.
+        scale, shift, num_groups, eps, activation, backend: as in `group_norm_modulate`.
+
+    Returns:
+        y and joined, (N, C, H, W), in x's dtype and memory layout.
+
+    Raises:
+        ValueError: as `group_norm_modulate`.
+    """
+    y, joined = _apply(x, skip, scale, shift, num_groups, eps, activation, 0.0, None, backend, None)
+    assert joined is not None, "there is a skip"
+    return y, joined
+
+
+def _apply(
+    x: Tensor,
+    skip: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    num_groups: int,
+    eps: float,
+    activation: str,
+    dropout_p: float,
+    dropout_seed: Tensor | None,
+    backend: str,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    check(x, skip, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed, bias, backend)
     seeds = sample_seeds(dropout_seed, len(x)) if dropout_seed is not None and dropout_p > 0 else None
+    silu = activation == "silu"
     if backend == "pytorch":
-        options = Options(num_groups, eps, activation == "silu", dropout_p)
-        return reference.forward(x, scale, shift, bias, seeds, options)[0]
-    return forward_op(x, scale, shift, bias, seeds, num_groups, eps, activation == "silu", dropout_p, backend)[0]
+        options = Options(num_groups, eps, silu, dropout_p)
+        y, joined, _, _ = reference.forward(x, skip, scale, shift, bias, seeds, options)
+        return y, joined
+    y, joined, _, _ = forward_op(x, skip, scale, shift, bias, seeds, num_groups, eps, silu, dropout_p, backend)
+    return y, joined

@@ -10,12 +10,23 @@ from torch import Tensor
 
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.dropout import keep_mask
+from soda_kernels.group_norm_modulate.memory import dense, empty_parts, layout_of
 
 
 def forward(
-    x: Tensor, scale: Tensor, shift: Tensor, bias: Tensor | None, seeds: Tensor | None, options: Options
-) -> tuple[Tensor, Tensor, Tensor]:
-    """-> y like x; mean and 1 / sqrt(variance + eps) of each group, (N, G). Differentiable by autograd."""
+    x: Tensor,
+    skip: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    bias: Tensor | None,
+    seeds: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """-> y; cat(x, skip), if there is a skip; mean and 1 / sqrt(variance + eps) of each group, (N, G). Differentiable
+    by autograd."""
+    x = dense(x)
+    joined = None if skip is None else torch.cat((x, skip), dim=1).contiguous(memory_format=layout_of(x))
+    x = x if joined is None else joined
     grouped = _grouped(x, bias, options)
     variance, mean = torch.var_mean(grouped, dim=2, correction=0)
     rstd = torch.rsqrt(variance + options.eps)
@@ -23,11 +34,12 @@ def forward(
     if options.silu:
         y = F.silu(y)
     y = _dropped(y, seeds, options)
-    return like(y, x), mean, rstd
+    return _laid_out(y, x), joined, mean, rstd
 
 
 def backward(
     dy: Tensor,
+    djoined: Tensor | None,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -35,13 +47,20 @@ def backward(
     seeds: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
+    skip_channels: int,
     options: Options,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """The kernel's backward in the kernel's steps; the formulas are in triton_backward.py.
 
+    Args:
+        djoined: gradient of cat(x, skip), which is added to that of x and skip.
+        x: all channels, those of skip included.
+
     Returns:
-        dx like x; dscale, dshift, and dbias summed over positions alone, each (N, C) in the arithmetic's dtype.
+        dx and dskip, in x's layout; dscale, dshift, and dbias summed over positions alone, each (N, C) in the
+        arithmetic's dtype.
     """
+    x = dense(x)
     grouped = _grouped(x, bias, options)
     xhat = _normalised(grouped, mean, rstd).view(x.shape)
     du = _dropped(dy.to(xhat.dtype), seeds, options)
@@ -57,20 +76,19 @@ def backward(
     m2 = (wide_scale * dscale).view(groups).sum(dim=2, keepdim=True) / elements
     dxhat = (du * wide_scale[:, :, None, None]).reshape(grouped.shape)
     dx = ((dxhat - m1 - xhat.view(grouped.shape) * m2) * rstd[:, :, None]).view(x.shape)
-    return like(dx, x), dscale, dshift, dx.sum(dim=(2, 3))
+    dbias = dx.sum(dim=(2, 3))
+    if djoined is not None:
+        dx = dx + djoined
+    parts = empty_parts(x, skip_channels)
+    for part, gradient in zip(parts, dx.split((x.shape[1] - skip_channels, skip_channels), dim=1), strict=True):
+        if part is not None:
+            part.copy_(gradient)
+    return *parts, dscale, dshift, dbias
 
 
-def dense(x: Tensor) -> Tensor:
-    """x itself if it fills its memory in NCHW or channels_last order, else a copy: in channels_last if channels are
-    neighbours, as in a slice of a channels_last tensor."""
-    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
-        return x
-    return x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
-
-
-def like(value: Tensor, x: Tensor) -> Tensor:
-    """value in x's dtype and, in memory, in the order of `dense(x)`."""
-    return torch.empty_like(dense(x)).copy_(value)
+def _laid_out(value: Tensor, x: Tensor) -> Tensor:
+    """value in x's dtype and layout."""
+    return torch.empty_like(x).copy_(value)
 
 
 def _grouped(x: Tensor, bias: Tensor | None, options: Options) -> Tensor:

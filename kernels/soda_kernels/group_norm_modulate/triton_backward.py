@@ -17,12 +17,11 @@ from soda_kernels.group_norm_modulate.triton_pieces import (
     channel_vector,
     dropout,
     group_sum,
-    load,
-    offsets,
+    load_tile,
     select,
     sigmoid,
     slots,
-    store,
+    store_tile,
 )
 
 
@@ -36,6 +35,7 @@ def silu_slope(u, FAST: tl.constexpr):
 @triton.jit
 def backward_whole(
     dy_ptr,
+    djoined_ptr,
     x_ptr,
     scale_ptr,
     shift_ptr,
@@ -44,12 +44,14 @@ def backward_whole(
     mean_ptr,
     rstd_ptr,
     dx_ptr,
+    dskip_ptr,
     dscale_ptr,
     dshift_ptr,
     dbias_ptr,
     scale_stride,
     shift_stride,
     C,
+    C_X,
     HW,
     G,
     SILU: tl.constexpr,
@@ -71,12 +73,10 @@ def backward_whole(
     n = (tl.program_id(0) // blocks).to(tl.int64)
     channel, group, exists = slots((tl.program_id(0) % blocks) * GROUPS, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
     position = tl.arange(0, BLOCK_P)
-    offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
     mask = (position < HW)[:, None] & exists[None, :]
-    sample = n * C * HW
 
-    x = load(x_ptr + sample, offset, mask, EVEN)
-    dy = load(dy_ptr + sample, offset, mask, EVEN)
+    x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+    dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
     mean = channel_vector(mean_ptr, n, G, group, exists) - bias_vector(bias_ptr, channel, exists)
     rstd = channel_vector(rstd_ptr, n, G, group, exists)
     scale = channel_vector(scale_ptr, n, scale_stride, channel, exists)
@@ -96,16 +96,19 @@ def backward_whole(
     m1 = group_sum(scale * dshift, BLOCK_G, BLOCK_C) / count
     m2 = group_sum(scale * dscale, BLOCK_G, BLOCK_C) / count
     dx = (du * scale[None, :] - m1[None, :] - xhat * m2[None, :]) * rstd[None, :]
-    store(dx_ptr + sample, offset, dx, mask, EVEN)
-    tl.store(dscale_ptr + n * C + channel, dscale, mask=exists)
-    tl.store(dshift_ptr + n * C + channel, dshift, mask=exists)
     if dbias_ptr is not None:
         tl.store(dbias_ptr + n * C + channel, tl.sum(select(mask, dx, EVEN), axis=0), mask=exists)
+    if djoined_ptr is not None:
+        dx += load_tile(djoined_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+    store_tile(dx_ptr, dskip_ptr, dx, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+    tl.store(dscale_ptr + n * C + channel, dscale, mask=exists)
+    tl.store(dshift_ptr + n * C + channel, dshift, mask=exists)
 
 
 @triton.jit
 def backward_looped(
     dy_ptr,
+    djoined_ptr,
     x_ptr,
     scale_ptr,
     shift_ptr,
@@ -114,12 +117,14 @@ def backward_looped(
     mean_ptr,
     rstd_ptr,
     dx_ptr,
+    dskip_ptr,
     dscale_ptr,
     dshift_ptr,
     dbias_ptr,
     scale_stride,
     shift_stride,
     C,
+    C_X,
     HW,
     G,
     SILU: tl.constexpr,
@@ -140,7 +145,6 @@ def backward_looped(
     blocks = G // GROUPS
     n = (tl.program_id(0) // blocks).to(tl.int64)
     first_group = (tl.program_id(0) % blocks) * GROUPS
-    sample = n * C * HW
     tiles = tl.cdiv(HW, BLOCK_P)
     channel, group, exists = slots(first_group, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
     known = group < first_group + GROUPS
@@ -159,9 +163,8 @@ def backward_looped(
         for tile in range(tiles):
             position = tile * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
-            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
-            x = load(x_ptr + sample, offset, mask, EVEN)
-            dy = load(dy_ptr + sample, offset, mask, EVEN)
+            x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             xhat = (x.to(tl.float32) - (mean - bias)[None, :]) * rstd[None, :]
             du = dy.to(tl.float32)
             if DROPOUT:
@@ -190,9 +193,8 @@ def backward_looped(
         for tile in range(tiles):
             position = (tiles - 1 - tile) * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
-            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
-            x = load(x_ptr + sample, offset, mask, EVEN)
-            dy = load(dy_ptr + sample, offset, mask, EVEN)
+            x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             xhat = (x.to(tl.float32) - (mean - bias)[None, :]) * rstd[None, :]
             du = dy.to(tl.float32)
             if DROPOUT:
@@ -200,8 +202,10 @@ def backward_looped(
             if SILU:
                 du *= silu_slope(xhat * scale[None, :] + shift[None, :], FAST)
             dx = (du * scale[None, :] - m1[None, :] - xhat * m2[None, :]) * rstd[None, :]
-            store(dx_ptr + sample, offset, dx, mask, EVEN)
             if dbias_ptr is not None:
                 dx_sums += select(mask, dx, EVEN)
+            if djoined_ptr is not None:
+                dx += load_tile(djoined_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            store_tile(dx_ptr, dskip_ptr, dx, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
         if dbias_ptr is not None:
             tl.store(dbias_ptr + n * C + channel, tl.sum(dx_sums, axis=0), mask=exists)

@@ -8,12 +8,11 @@ from soda_kernels.group_norm_modulate.triton_pieces import (
     channel_vector,
     dropout,
     group_sum,
-    load,
-    offsets,
+    load_tile,
     select,
     sigmoid,
     slots,
-    store,
+    store_tile,
     tile_group_sum,
 )
 
@@ -21,16 +20,19 @@ from soda_kernels.group_norm_modulate.triton_pieces import (
 @triton.jit
 def forward_whole(
     x_ptr,
+    skip_ptr,
     scale_ptr,
     shift_ptr,
     bias_ptr,
     seed_ptr,
     y_ptr,
+    joined_ptr,
     mean_ptr,
     rstd_ptr,
     scale_stride,
     shift_stride,
     C,
+    C_X,
     HW,
     G,
     EPS: tl.constexpr,
@@ -53,11 +55,12 @@ def forward_whole(
     n = (tl.program_id(0) // blocks).to(tl.int64)
     channel, group, exists = slots((tl.program_id(0) % blocks) * GROUPS, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
     position = tl.arange(0, BLOCK_P)
-    offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
     mask = (position < HW)[:, None] & exists[None, :]
-    sample = n * C * HW
 
-    x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+    x = load_tile(x_ptr, skip_ptr, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+    if joined_ptr is not None:
+        store_tile(joined_ptr, None, x, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+    x = x.to(tl.float32)
     bias = bias_vector(bias_ptr, channel, exists)
     count = 1.0 * CPG * HW
     total = tile_group_sum(x, BLOCK_G, BLOCK_C, CHANNELS_LAST) + group_sum(bias, BLOCK_G, BLOCK_C) * HW
@@ -76,22 +79,25 @@ def forward_whole(
         u *= sigmoid(u, FAST)
     if DROPOUT:
         u = dropout(u, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
-    store(y_ptr + sample, offset, u, mask, EVEN)
+    store_tile(y_ptr, None, u, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
 
 
 @triton.jit
 def forward_looped(
     x_ptr,
+    skip_ptr,
     scale_ptr,
     shift_ptr,
     bias_ptr,
     seed_ptr,
     y_ptr,
+    joined_ptr,
     mean_ptr,
     rstd_ptr,
     scale_stride,
     shift_stride,
     C,
+    C_X,
     HW,
     G,
     EPS: tl.constexpr,
@@ -117,17 +123,17 @@ def forward_looped(
     blocks = G // GROUPS
     n = (tl.program_id(0) // blocks).to(tl.int64)
     first_group = (tl.program_id(0) % blocks) * GROUPS
-    sample = n * C * HW
     tiles = tl.cdiv(HW, BLOCK_P)
 
     channel, group, exists = slots(first_group, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
     position = tl.arange(0, BLOCK_P)
     mask = (position < HW)[:, None] & exists[None, :]
-    offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
-    x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
+    start = load_tile(x_ptr, skip_ptr, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
     bias = bias_vector(bias_ptr, channel, exists)
     rows = min(BLOCK_P, HW)
-    total = tile_group_sum(x, BLOCK_G, BLOCK_C, CHANNELS_LAST) + group_sum(bias, BLOCK_G, BLOCK_C) * rows
+    total = (
+        tile_group_sum(start.to(tl.float32), BLOCK_G, BLOCK_C, CHANNELS_LAST) + group_sum(bias, BLOCK_G, BLOCK_C) * rows
+    )
     pivot = total / (1.0 * min(BLOCK_C, CPG) * rows)
 
     sums = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
@@ -138,9 +144,8 @@ def forward_looped(
         for tile in range(tiles):
             position = tile * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
-            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
-            x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
-            centred = select(mask, x - (pivot - bias)[None, :], EVEN)
+            x = load_tile(x_ptr, skip_ptr, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            centred = select(mask, x.to(tl.float32) - (pivot - bias)[None, :], EVEN)
             sums += centred
             squares += centred * centred
     count = 1.0 * CPG * HW
@@ -158,14 +163,15 @@ def forward_looped(
         for tile in range(tiles):
             position = (tiles - 1 - tile) * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
-            offset = offsets(position, channel, C, HW, CHANNELS_LAST, WIDE)
-            x = load(x_ptr + sample, offset, mask, EVEN).to(tl.float32)
-            u = (x - (mean - bias)[None, :]) * (rstd * scale)[None, :] + shift[None, :]
+            x = load_tile(x_ptr, skip_ptr, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            if joined_ptr is not None:
+                store_tile(joined_ptr, None, x, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
+            u = (x.to(tl.float32) - (mean - bias)[None, :]) * (rstd * scale)[None, :] + shift[None, :]
             if SILU:
                 u *= sigmoid(u, FAST)
             if DROPOUT:
                 u = dropout(u, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
-            store(y_ptr + sample, offset, u, mask, EVEN)
+            store_tile(y_ptr, None, u, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
 
     first = (tl.arange(0, BLOCK_G * BLOCK_C) % BLOCK_C == 0) & (group < first_group + GROUPS)
     tl.store(mean_ptr + n * G + group, mean, mask=first)

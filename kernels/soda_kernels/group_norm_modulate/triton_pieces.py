@@ -40,20 +40,77 @@ def offsets(position, channel, C, HW, CHANNELS_LAST: tl.constexpr, WIDE: tl.cons
 
 
 @triton.jit
-def load(pointer, offset, mask, EVEN: tl.constexpr):
-    """A tile as it is in memory; 0 where the mask is false. EVEN: it is true everywhere."""
+def _load(pointer, mask, EVEN: tl.constexpr):
+    """EVEN: the mask is true everywhere. 0 where it is not."""
     if EVEN:
-        return tl.load(pointer + offset)
-    return tl.load(pointer + offset, mask=mask, other=0.0)
+        tile = tl.load(pointer)
+    else:
+        tile = tl.load(pointer, mask=mask, other=0.0)
+    return tile
 
 
 @triton.jit
-def store(pointer, offset, value, mask, EVEN: tl.constexpr):
-    """Write a tile in the pointer's type."""
+def _store(pointer, value, mask, EVEN: tl.constexpr):
+    """In the pointer's type."""
     if EVEN:
-        tl.store(pointer + offset, value.to(pointer.dtype.element_ty))
+        tl.store(pointer, value.to(pointer.dtype.element_ty))
     else:
-        tl.store(pointer + offset, value.to(pointer.dtype.element_ty), mask=mask)
+        tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_tile(
+    x_ptr,
+    skip_ptr,
+    n,
+    position,
+    channel,
+    C,
+    C_X,
+    HW,
+    mask,
+    CHANNELS_LAST: tl.constexpr,
+    EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Sample n's tile of x (N, C_X, H, W) followed by skip (N, C - C_X, H, W), as it is in memory; of x, if there is no
+    skip."""
+    if skip_ptr is None:
+        tile = _load(x_ptr + n * C * HW + offsets(position, channel, C, HW, CHANNELS_LAST, WIDE), mask, EVEN)
+    else:
+        in_x, in_skip = (channel < C_X)[None, :], (channel >= C_X)[None, :]
+        x_offset = offsets(position, channel, C_X, HW, CHANNELS_LAST, WIDE)
+        skip_offset = offsets(position, channel - C_X, C - C_X, HW, CHANNELS_LAST, WIDE)
+        first = _load(x_ptr + n * C_X * HW + x_offset, mask & in_x, False)
+        second = _load(skip_ptr + n * (C - C_X) * HW + skip_offset, mask & in_skip, False)
+        tile = tl.where(in_x, first, second)
+    return tile
+
+
+@triton.jit
+def store_tile(
+    x_ptr,
+    skip_ptr,
+    value,
+    n,
+    position,
+    channel,
+    C,
+    C_X,
+    HW,
+    mask,
+    CHANNELS_LAST: tl.constexpr,
+    EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The counterpart of `load_tile`."""
+    if skip_ptr is None:
+        _store(x_ptr + n * C * HW + offsets(position, channel, C, HW, CHANNELS_LAST, WIDE), value, mask, EVEN)
+    else:
+        x_offset = offsets(position, channel, C_X, HW, CHANNELS_LAST, WIDE)
+        skip_offset = offsets(position, channel - C_X, C - C_X, HW, CHANNELS_LAST, WIDE)
+        _store(x_ptr + n * C_X * HW + x_offset, value, mask & (channel < C_X)[None, :], False)
+        _store(skip_ptr + n * (C - C_X) * HW + skip_offset, value, mask & (channel >= C_X)[None, :], False)
 
 
 @triton.jit
