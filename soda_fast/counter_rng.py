@@ -38,12 +38,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def bits(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
+def bits(seed: int, stream: str | int, positions: Tensor, count: int) -> Tensor:
     """`count` unsigned 32-bit words for each position.
 
     Args:
         seed: of the run, 0 <= seed < 2**64.
-        stream: what the numbers are for; different names give independent numbers.
+        stream: what the numbers are for; different names give independent numbers. A name, or its `stream_id` where
+            torch.compile, which does not know crc32, shall look inside.
         positions: (N,) int64, non-negative.
         count: words per position.
 
@@ -53,23 +54,24 @@ def bits(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
     block = torch.arange(-(-count // 4), device=positions.device)[None, :]
     position = positions[:, None]
     position, block = torch.broadcast_tensors(position, block)
-    counter = (block, torch.full_like(block, stream_id(stream)), position & _MASK, position >> 32)
+    number = stream_id(stream) if isinstance(stream, str) else stream
+    counter = (block, torch.full_like(block, number), position & _MASK, position >> 32)
     words = philox(counter, (seed & _MASK, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]
 
 
-def uniform(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
+def uniform(seed: int, stream: str | int, positions: Tensor, count: int) -> Tensor:
     """(N, count) float64 in (0, 1): the centres of 2**32 equal intervals."""
     return (bits(seed, stream, positions, count).double() + 0.5) * 2.0**-32
 
 
-def integers(seed: int, stream: str, positions: Tensor, low: int, high: int) -> Tensor:
+def integers(seed: int, stream: str | int, positions: Tensor, low: int, high: int) -> Tensor:
     """(N,) int64, uniform in low..high-1 (bias below (high - low) / 2**32)."""
     word = bits(seed, stream, positions, 1)[:, 0]
     return low + ((word * (high - low)) >> 32)
 
 
-def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
+def normal(seed: int, stream: str | int, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
     count = math.prod(shape)
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)

@@ -3,32 +3,39 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from soda_fast import counter_rng
 
+_DROP, _TIMESTEP, _NOISE, _DROPOUT = (counter_rng.stream_id(name) for name in ("drop", "timestep", "noise", "dropout"))
+
 
 @dataclass(frozen=True)
 class Noising:
-    """What the forward process and the condition's dropping draw for each sample.
+    """What a training step draws for each sample.
 
     t: (N,) int64 in 1..T. noise: (N, 3, T, T) float32, standard normal. drop_mask: (N,) float32, 1 = without z.
+    dropout_seeds: (N,) int64.
     """
 
     t: Tensor
     noise: Tensor
     drop_mask: Tensor
+    dropout_seeds: Tensor
 
 
 def draw_noising(
     seed: int, positions: Tensor, image_shape: tuple[int, ...], steps: int, drop_probability: float
 ) -> Noising:
-    """Timestep, noise and dropped condition of the samples at `positions` (N,) int64, on their device."""
-    dropped = counter_rng.uniform(seed, "drop", positions, 1)[:, 0] < drop_probability
+    """What is drawn for the samples at `positions` (N,) int64, on their device."""
+    dropped = counter_rng.uniform(seed, _DROP, positions, 1)[:, 0] < drop_probability
+    low, high = counter_rng.bits(seed, _DROPOUT, positions, 2).unbind(dim=1)
     return Noising(
-        t=counter_rng.integers(seed, "timestep", positions, 1, steps + 1),
-        noise=counter_rng.normal(seed, "noise", positions, image_shape),
+        t=counter_rng.integers(seed, _TIMESTEP, positions, 1, steps + 1),
+        noise=counter_rng.normal(seed, _NOISE, positions, image_shape),
         drop_mask=dropped.float(),
+        dropout_seeds=low | (high << 32),
     )
 
 
@@ -41,11 +48,30 @@ def add_noise(target: Tensor, noising: Noising, alphabar: Tensor) -> Tensor:
     return alphabar_t.sqrt() * (2 * target - 1) + (1 - alphabar_t).sqrt() * noising.noise
 
 
+def noise_images(
+    target: Tensor,
+    positions: Tensor,
+    alphabar: Tensor,
+    seed: int,
+    steps: int,
+    drop_probability: float,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> tuple[Tensor, Noising]:
+    """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it.
+
+    Eagerly the counters of the random numbers are some 400 small operations on integers; compiled, a few kernels.
+    """
+    noising = draw_noising(seed, positions, tuple(target.shape[1:]), steps, drop_probability)
+    x_t = add_noise(target, noising, alphabar).to(dtype).contiguous(memory_format=memory_format)
+    return x_t, noising
+
+
 def denoising_loss(predict: Callable[..., Tensor], source: Tensor, x_t: Tensor, noising: Noising) -> Tensor:
     """Mean squared error of the predicted noise, for each sample (DDPM, equation 14; SODA, section 3.1).
 
     Args:
-        predict: (source, x_t, t, drop_mask) -> predicted noise (N, 3, T, T).
+        predict: (source, x_t, t, drop_mask, dropout_seeds) -> predicted noise (N, 3, T, T).
         source: (N, 3, S, S), normalised.
         x_t: (N, 3, T, T), from `add_noise`.
         noising: what was drawn.
@@ -53,5 +79,5 @@ def denoising_loss(predict: Callable[..., Tensor], source: Tensor, x_t: Tensor, 
     Returns:
         (N,) float32; the caller reduces.
     """
-    predicted = predict(source, x_t, noising.t, noising.drop_mask)
+    predicted = predict(source, x_t, noising.t, noising.drop_mask, noising.dropout_seeds)
     return (predicted.float() - noising.noise).square().mean(dim=(1, 2, 3))

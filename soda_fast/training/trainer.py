@@ -1,17 +1,15 @@
 """The training loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from soda_fast import counter_rng
 from soda_fast.build import build_model, build_schedule, choose_kernels
 from soda_fast.config import Config, check_world_size, horizon_warning, run_length_images, warmup_images
 from soda_fast.data import Batch, Dataset, TrainLoader
-from soda_fast.diffusion import denoising_loss, draw_noising
-from soda_fast.diffusion.loss import add_noise
+from soda_fast.diffusion import Noising, denoising_loss, noise_images
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, parallelize
 from soda_fast.run_directory import RunDirectory
@@ -43,7 +41,10 @@ class Trainer:
 
         self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
         self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
-        self.model = self._parallel_model(compile_blocks=self._on_gpu(config.perf.compile))
+        compiled = self._on_gpu(config.perf.compile)
+        self.bf16 = config.perf.precision == "bf16" or self._on_gpu(config.perf.precision)
+        self.noise_images = self._noise_images(compiled)
+        self.model = self._parallel_model(compile_blocks=compiled)
         self.ema = WeightAverage(self.model, self._parallel_model(compile_blocks=False), config.train.ema_beta)
         self.optimizer = build_optimizer(self.model, config.train)
 
@@ -96,19 +97,9 @@ class Trainer:
 
     def losses(self, batch: Batch) -> Tensor:
         """The training loss of each sample: (N,) float32."""
-        seed, diffusion = self.config.run.seed, self.config.diffusion
-        image_shape = tuple(batch.target.shape[1:])
-        noising = draw_noising(seed, batch.position, image_shape, diffusion.steps, diffusion.drop_probability)
-        x_t = add_noise(batch.target, noising, self.alphabar).contiguous(memory_format=self.memory_format)
+        x_t, noising = self.noise_images(batch.target, batch.position)
         source = batch.source.contiguous(memory_format=self.memory_format)
-        return denoising_loss(
-            partial(self.model, dropout_seed=self._dropout_seeds(batch.position)), source, x_t, noising
-        )
-
-    def _dropout_seeds(self, positions: Tensor) -> Tensor:
-        """(N,) int64: like all that is random, a function of the run's seed and of a sample's position."""
-        low, high = counter_rng.bits(self.config.run.seed, "dropout", positions, 2).unbind(dim=1)
-        return low | (high << 32)
+        return denoising_loss(self.model, source, x_t, noising)
 
     def _set_learning_rates(self) -> None:
         train = self.config.train
@@ -141,6 +132,20 @@ class Trainer:
         finally:
             loader.close()
 
+    def _noise_images(self, compiled: bool) -> Callable[[Tensor, Tensor], tuple[Tensor, Noising]]:
+        """(target, positions) -> x_t as the model takes it, and its noising."""
+        diffusion = self.config.diffusion
+        function = torch.compile(noise_images, fullgraph=True, dynamic=False) if compiled else noise_images
+        return partial(
+            function,
+            alphabar=self.alphabar,
+            seed=self.config.run.seed,
+            steps=diffusion.steps,
+            drop_probability=diffusion.drop_probability,
+            dtype=torch.bfloat16 if self.bf16 else torch.float32,
+            memory_format=self.memory_format,
+        )
+
     def _parallel_model(self, compile_blocks: bool) -> SODA:
         model = build_model(self.config).to(self.processes.device)
         choose_kernels(model, self.config.perf.kernels, self.processes.device)
@@ -148,7 +153,7 @@ class Trainer:
             model,
             model.blocks,
             self.processes.mesh(self.config.parallel.strategy),
-            bf16=self.config.perf.precision == "bf16" or self._on_gpu(self.config.perf.precision),
+            bf16=self.bf16,
             compile_blocks=compile_blocks,
             entry_methods=("encode", "features", "denoise"),
         )
