@@ -3,10 +3,12 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 ROTATED_BYTES = 512 * 2**20  # several times the L2 cache of any GPU
+MAX_ROTATIONS = 256  # reached by tensors below 2 MiB: these may stay in the cache
 REPLAYS = 15
 
 
@@ -21,19 +23,25 @@ class Microseconds:
 
 def rotations(bytes_per_call: int) -> int:
     """How many sets of inputs to go through, so that none is found in the cache."""
-    return min(64, max(2, -(-ROTATED_BYTES // max(1, bytes_per_call))))
+    return min(MAX_ROTATIONS, max(2, -(-ROTATED_BYTES // max(1, bytes_per_call))))
+
+
+@cache
+def capture_stream() -> torch.cuda.Stream:
+    """Where everything that is timed must run from the start: autograd runs a backward on its forward's stream, and
+    another stream must not be drawn into a capture."""
+    return torch.cuda.Stream()
 
 
 def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) -> Microseconds:
     """Capture all calls, each on inputs of its own, in one graph and time its replays; a figure per call."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    torch.cuda.synchronize()
+    with torch.cuda.stream(capture_stream()):
         for call in (*calls[:2], *calls[:1]):  # compile, and let libraries choose, before the capture
             call()
-    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=capture_stream()):
         kept = [call() for call in calls]
     for _ in range(2):
         graph.replay()

@@ -15,7 +15,11 @@ from soda_kernels import group_norm_modulate, join_norm_modulate
 
 @dataclass(frozen=True, order=True)
 class NormShape:
-    """One use of the operation. height = width; skip: how many of the channels come from a skip connection."""
+    """One use of the operation.
+
+    size: height and width; biased: with a convolution's bias; skip: how many of the channels come from a skip
+    connection; modulated: scale and shift differ from sample to sample.
+    """
 
     size: int
     channels: int
@@ -24,6 +28,7 @@ class NormShape:
     dropout_p: float
     biased: bool
     skip: int = 0
+    modulated: bool = False
 
     @property
     def passes(self) -> dict[str, int]:
@@ -48,10 +53,12 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.soda_kernels.group_norm_modulate.default:
-            x, skip, _, _, bias, _, num_groups, _, silu, dropout_p, _ = args
+            x, skip, scale, _, bias, _, num_groups, _, silu, dropout_p, _ = args
             joined = 0 if skip is None else skip.shape[1]
             activation, channels = "silu" if silu else "none", x.shape[1] + joined
-            shape = NormShape(x.shape[-1], channels, num_groups, activation, dropout_p, bias is not None, joined)
+            shape = NormShape(
+                x.shape[-1], channels, num_groups, activation, dropout_p, bias is not None, joined, scale.stride(0) != 0
+            )
             self.found[shape] += 1
         return func(*args, **(kwargs or {}))
 
@@ -84,27 +91,31 @@ def make_inputs(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     image = (batch, shape.channels, shape.size, shape.size)
 
+    vector = (batch, shape.channels) if shape.modulated else (shape.channels,)
+
     def gradient() -> Tensor:
         return normal(*image).to(dtype).contiguous(memory_format=layout)
 
     x, skip = (1 + 2 * normal(*image)).to(dtype).split((shape.channels - shape.skip, shape.skip), dim=1)
     inputs = {
         "x": x.contiguous(memory_format=layout),
-        "scale": 1 + 0.5 * normal(batch, shape.channels),
-        "shift": 0.5 * normal(batch, shape.channels),
+        "scale": 1 + 0.5 * normal(*vector),
+        "shift": 0.5 * normal(*vector),
         "num_groups": shape.num_groups,
         "activation": shape.activation,
         "gradients": [gradient()],
     }
     if shape.skip:
         return inputs | {"skip": skip.contiguous(memory_format=layout), "gradients": [gradient(), gradient()]}
-    seed_tensor = torch.full((), 12345 + (7 << 32), dtype=torch.int64, device=device)
+    seeds = torch.arange(batch, device=device) + (seed << 32)
     bias = normal(shape.channels) if shape.biased else None
-    return inputs | {"bias": bias, "dropout_p": shape.dropout_p, "dropout_seed": seed_tensor}
+    return inputs | {"bias": bias, "dropout_p": shape.dropout_p, "dropout_seed": seeds}
 
 
 def apply(backend: str, **inputs: Any) -> tuple[Tensor, ...]:
-    """The operation on `make_inputs` without gradients: y, or y and joined."""
+    """The operation on `make_inputs` without gradients: y, or y and joined. scale and shift may be one row for all."""
+    for name in ("scale", "shift"):
+        inputs[name] = inputs[name].expand(inputs["x"].shape[0], -1)
     if "skip" in inputs:
         return join_norm_modulate(**inputs, backend=backend)
     return (group_norm_modulate(**inputs, backend=backend),)

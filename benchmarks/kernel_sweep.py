@@ -21,7 +21,6 @@ from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_kernels.group_norm_modulate import launch
 from soda_kernels.group_norm_modulate.arguments import Options
-from soda_kernels.group_norm_modulate.dropout import sample_seeds
 from soda_kernels.group_norm_modulate.tiling import BUDGETS, Tiling, choose_tiling, next_power_of_two
 
 BYTES_PER_THREAD = (32, 64, 128)
@@ -51,8 +50,9 @@ def time_tiling(direction: str, shape: NormShape, sets: list[dict[str, Any]], ti
     options = Options(shape.num_groups, 1e-5, shape.activation == "silu", shape.dropout_p)
     for inputs in sets:
         x, skip, bias = inputs["x"], inputs.get("skip"), inputs.get("bias")
-        vectors = (inputs["scale"], inputs["shift"], bias)
-        seeds = sample_seeds(inputs["dropout_seed"], len(x)) if shape.dropout_p else None
+        scale, shift = (inputs[name].expand(x.shape[0], -1) for name in ("scale", "shift"))
+        vectors = (scale, shift, bias)
+        seeds = inputs["dropout_seed"] if shape.dropout_p else None
         chosen = tiling if direction == "forward" else None
         made, (_, joined, mean, rstd) = launch.forward(x, skip, *vectors, seeds, options, chosen)
         if direction == "backward":

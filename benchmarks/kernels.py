@@ -6,10 +6,11 @@ bytes (`NormShape.passes`) were moved. The summary weights shapes by their uses 
 """
 
 import argparse
+import itertools
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
+from benchmarks.gpu_timing import Microseconds, capture_stream, copy_bandwidth, rotations, time_calls
 from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
@@ -41,8 +42,11 @@ def plain(
     """The same operation as one writes it with PyTorch's own modules, in x's dtype; dropout draws from PyTorch."""
     x = x if skip is None else torch.cat((x, skip), dim=1)
     h = x if bias is None else x + bias.to(x.dtype)[:, None, None]
-    h = F.group_norm(h, num_groups)
-    h = h * scale.to(x.dtype)[:, :, None, None] + shift.to(x.dtype)[:, :, None, None]
+    scale, shift = scale.to(x.dtype), shift.to(x.dtype)
+    if scale.ndim == 1:
+        h = F.group_norm(h, num_groups, scale, shift)
+    else:
+        h = F.group_norm(h, num_groups) * scale[:, :, None, None] + shift[:, :, None, None]
     if activation == "silu":
         h = F.silu(h)
     h = F.dropout(h, dropout_p) if dropout_p else h
@@ -86,53 +90,41 @@ def measure(
     with torch.no_grad():
         forward = time_calls([partial(function, **inputs) for inputs in sets])
     backward = []
-    for inputs, given in zip(sets, gradients, strict=True):
-        wanted = [value for value in inputs.values() if isinstance(value, Tensor) and value.is_floating_point()]
-        for value in wanted:
-            value.requires_grad_()
-        outputs = function(**inputs)
-        backward.append(partial(torch.autograd.grad, outputs, wanted, given, retain_graph=True))
+    with torch.cuda.stream(capture_stream()) if device.type == "cuda" else nullcontext():
+        for inputs, given in zip(sets, gradients, strict=True):
+            wanted = [value for value in inputs.values() if isinstance(value, Tensor) and value.is_floating_point()]
+            for value in wanted:
+                value.requires_grad_()
+            outputs = function(**inputs)
+            backward.append(partial(torch.autograd.grad, outputs, wanted, given, retain_graph=True))
     return forward, time_calls(backward)
 
 
 def compare(
     name: str,
-    shapes: Counter[NormShape],
-    batches: list[int],
+    shape: NormShape,
+    count: int,
+    batch: int,
     dtype: torch.dtype,
-    layouts: list[bool],
+    channels_last: bool,
     bandwidth: float,
     device: torch.device,
-) -> list[Row]:
-    """All rows of one configuration."""
-    rows = []
-    for batch in batches:
-        for shape, count in sorted(shapes.items()):
-            tensor = batch * shape.channels * shape.size**2 * dtype.itemsize
-            for channels_last in layouts:
-                layout = "channels_last" if channels_last else "contiguous"
-                for provider, function in providers().items():
-                    torch._dynamo.reset()
-                    times = measure(function, shape, batch, dtype, channels_last, device)
-                    for (direction, passes), time in zip(shape.passes.items(), times, strict=True):
-                        share = passes * tensor / (time.median * 1e-6) / bandwidth
-                        rows.append(
-                            Row(
-                                name,
-                                str(shape),
-                                count,
-                                batch,
-                                layout,
-                                provider,
-                                direction,
-                                time,
-                                passes * tensor,
-                                share,
-                            )
-                        )
-                        print(format_row(rows[-1]), flush=True)
-                torch.cuda.empty_cache()
-    return rows
+) -> Iterator[Row]:
+    """All contestants at one shape. One that fails, for want of memory for instance, is named and left out."""
+    tensor = batch * shape.channels * shape.size**2 * dtype.itemsize
+    layout = "channels_last" if channels_last else "contiguous"
+    for provider, function in providers().items():
+        try:
+            times = measure(function, shape, batch, dtype, channels_last, device)
+        except RuntimeError as error:
+            print(f"{shape} batch {batch} {layout} {provider} failed: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        finally:
+            torch._dynamo.reset()
+            torch.cuda.empty_cache()
+        for (direction, passes), time in zip(shape.passes.items(), times, strict=True):
+            share = passes * tensor / (time.median * 1e-6) / bandwidth
+            yield Row(name, str(shape), count, batch, layout, provider, direction, time, passes * tensor, share)
 
 
 def summarise(rows: list[Row]) -> list[dict[str, Any]]:
@@ -153,9 +145,15 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
                 chosen = [row for row in here if (row.provider, row.direction) == (provider, direction)]
                 # bytes / bandwidth is share * time: the mean of shares weighted with the time they took.
                 ideal = sum(row.count * row.share * row.time.median for row in chosen)
-                summary[f"{provider}_{direction}_share"] = ideal / total(provider, direction)
-            if provider != "triton":
-                summary[f"times_{provider}"] = total(provider) / total("triton")
+                if chosen:
+                    summary[f"{provider}_{direction}_share"] = ideal / total(provider, direction)
+        for rival in [provider for provider in dict.fromkeys(row.provider for row in here) if provider != "triton"]:
+            both = {row.shape for row in here if row.provider == rival} & {
+                row.shape for row in here if row.provider == "triton"
+            }
+            shared = [row for row in here if row.shape in both]
+            if shared:
+                summary[f"times_{rival}"] = total(rival, of=shared) / total("triton", of=shared)
         found.append(summary)
     return found
 
@@ -205,16 +203,21 @@ def main() -> int:
     bandwidth = copy_bandwidth(device)
     machine = describe_machine(device)
     print(f"{machine['device']}, torch {machine['torch']}, copy {bandwidth / 1e12:.2f} TB/s")
+    # Gradients are asked for many times over, so the compiled contestant may not overwrite what it saved for them.
+    torch._functorch.config.donated_buffer = False
     rows: list[Row] = []
-    for name, shapes in configs.items():
-        layouts = [layout == "channels_last" for layout in options.layout]
-        rows += compare(name, shapes, options.batch, DTYPES[options.dtype], layouts, bandwidth, device)
-    summaries = summarise(rows)
-    print("\n".join(format_summary(summary) for summary in summaries))
-    if options.json:
-        result = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
-        result |= {"summary": summaries, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(result, indent=1))
+    cases = itertools.product(configs.items(), options.batch, options.layout)
+    for (name, shapes), batch, layout in cases:
+        for shape, count in sorted(shapes.items()):
+            arguments = (name, shape, count, batch, DTYPES[options.dtype], layout == "channels_last", bandwidth, device)
+            for row in compare(*arguments):
+                rows.append(row)
+                print(format_row(row), flush=True)
+            if options.json:  # after each shape: a run cut short keeps what it has
+                result = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
+                result |= {"summary": summarise(rows), "rows": [asdict(row) for row in rows]}
+                options.json.write_text(json.dumps(result, indent=1))
+    print("\n".join(format_summary(summary) for summary in summarise(rows)))
     return 0
 
 

@@ -13,8 +13,9 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 # The most that one rounding to the type costs, relative to the value. The interpreter cuts bfloat16 off, a GPU rounds.
 ROUNDING = {torch.float32: 2**-24, torch.float16: 2**-11, torch.bfloat16: 2**-8 if DEVICE == "cuda" else 2**-7}
 # Float32 roundings that pile up on the way to a value: a chain of about twenty operations, sums by trees of up to
-# twenty levels, and exponentials and quotients good to two units in the last place.
-ROUNDINGS = 64
+# twenty levels, and exponentials and quotients good to two units in the last place. In the interpreter NumPy adds a
+# tile's rows, up to 4096, one after the other.
+ROUNDINGS = 64 if DEVICE == "cuda" else 256
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ class ResidualBlock(nn.Module):
         elif self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = self.conv1(h, add_bias=False)
-        scale, shift = self.modulation(time, z)
+        modulation = self.modulation(time, z)
         dropout_p = self.dropout if self.training else 0.0
         # The normalisation reads h anyway and can add the bias on the way: a pass over memory less, two in backward.
-        h = self.norm2(h, scale, shift, "silu", dropout_p, dropout_seed, conv_bias=self.conv1.bias)
+        h = self.norm2(h, modulation, "silu", dropout_p, dropout_seed, conv_bias=self.conv1.bias)
         return self.conv2(h) + self.shortcut(x)
 
 

@@ -71,8 +71,7 @@ class GroupNorm(nn.Module):
     def forward(
         self,
         x: Tensor,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
+        modulation: tuple[Tensor, Tensor] | None = None,
         activation: str = "silu",
         dropout_p: float = 0.0,
         dropout_seed: Tensor | None = None,
@@ -80,13 +79,14 @@ class GroupNorm(nn.Module):
     ) -> Tensor:
         """dropout(activation(scale * GroupNorm(x + conv_bias) + shift)).
 
-        x: (N, C, H, W); scale, shift: (N, C), or None for a plain normalisation; dropout_seed: (N,) or 0-d int64;
-        conv_bias: (C,), of the convolution before, where that has left it out.
+        x: (N, C, H, W). modulation: scale and shift, (N, C) each; without, they are 1 and 0. dropout_seed: (N,) or 0-d
+        int64. conv_bias: (C,), of the convolution before, where that has left it out.
         """
-        gamma, beta = self._affine(len(x))
-        if scale is None or shift is None:
+        gamma, beta = self._affine(x.shape[0])
+        if modulation is None:
             scale, shift = gamma, beta
         else:
+            scale, shift = modulation
             scale, shift = scale * gamma, torch.addcmul(shift, scale, beta)
         return group_norm_modulate(
             x,
@@ -102,7 +102,7 @@ class GroupNorm(nn.Module):
 
     def join(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """silu(GroupNorm(joined)) and joined = cat(x, skip), (N, C, H, W) both, in one pass over memory."""
-        return join_norm_modulate(x, skip, *self._affine(len(x)), self.num_groups, backend=self.backend)
+        return join_norm_modulate(x, skip, *self._affine(x.shape[0]), self.num_groups, backend=self.backend)
 
     def _affine(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """The learnt scale and shift, float32, for each sample: (N, C)."""

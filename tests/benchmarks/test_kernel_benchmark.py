@@ -1,8 +1,8 @@
 """The kernel benchmark's contestants and sums. Only its clock needs a GPU."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
 from benchmarks.kernel_sweep import candidates
 from soda_fast.config import load_config
 
-SHAPE = NormShape(4, 32, 8, "silu", 0.0, True)
+SHAPE = NormShape(4, 32, 8, "silu", 0.0, True, modulated=True)
 
 
 def run_once(calls: Sequence[Callable[[], object]]) -> Microseconds:
@@ -36,18 +36,36 @@ def test_the_contestants_compute_the_same(shape: NormShape) -> None:
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "time_calls", run_once)
     monkeypatch.setattr(kernels, "rotations", lambda size: 2)
     contestants = {name: function for name, function in kernels.providers().items() if name != "compiled"}
     monkeypatch.setattr(kernels, "providers", lambda: contestants)
-    shapes = Counter({SHAPE: 3, JOINED: 1})
-    rows = kernels.compare("tiny", shapes, [2], torch.float32, [True], 1e9, torch.device("cpu"))
+    rows = [
+        row
+        for shape in (SHAPE, JOINED)
+        for row in kernels.compare("tiny", shape, 3, 2, torch.float32, True, 1e9, torch.device("cpu"))
+    ]
     tensor = 2 * 32 * 16 * 4
-    assert [row.bytes // tensor for row in rows] == [3, 4, 3, 4, 2, 3, 2, 3]
+    assert [row.bytes // tensor for row in rows] == [2, 3, 2, 3, 3, 4, 3, 4]
     for row in rows:
         assert row.share == pytest.approx(row.bytes / (row.time.median * 1e-6) / 1e9)
-    assert capsys.readouterr().out.splitlines() == [kernels.format_row(row) for row in rows]
+        assert row.provider in kernels.format_row(row)
+
+
+def test_a_contestant_that_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: object) -> tuple[torch.Tensor, ...]:
+        raise torch.OutOfMemoryError("no memory for this")
+
+    monkeypatch.setattr(kernels, "time_calls", run_once)
+    monkeypatch.setattr(kernels, "rotations", lambda size: 2)
+    monkeypatch.setattr(kernels, "providers", lambda: {"triton": partial(kernels.apply, "triton"), "eager": broken})
+    rows = list(kernels.compare("tiny", SHAPE, 3, 2, torch.float32, True, 1e9, torch.device("cpu")))
+    assert {row.provider for row in rows} == {"triton"}
+    assert "eager failed: no memory for this" in capsys.readouterr().err
+    assert "times_eager" not in kernels.summarise(rows)[0]
 
 
 def test_the_summary_weights_by_bytes_and_uses() -> None:
@@ -66,13 +84,14 @@ def test_the_summary_weights_by_bytes_and_uses() -> None:
     (summary,) = kernels.summarise(rows)
     assert summary["triton_forward_share"] == pytest.approx((1 * 10 * 0.9 + 3 * 20 * 0.5) / 70)
     assert summary["times_eager"] == pytest.approx((100 + 30) / (70 + 60))
+    assert summary["eager_forward_share"] == pytest.approx(0.1)
     assert "times eager PyTorch" in kernels.format_summary(summary)
 
 
 def test_the_shapes_of_the_cifar_decoder() -> None:
     norms = decoder_norms(load_config("configs/cifar10.yaml"))
     assert sum(norms.values()) == 51
-    assert norms[NormShape(32, 128, 32, "silu", 0.1, True)] == 5
+    assert norms[NormShape(32, 128, 32, "silu", 0.1, True, modulated=True)] == 5
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -84,6 +103,6 @@ def test_a_sweep_tries_whole_and_looped(direction: str) -> None:
 
 
 def test_inputs_are_rotated_beyond_the_cache() -> None:
-    assert rotations(2**20) == 64
+    assert rotations(2**20) == 256
     assert rotations(2**24) * 2**24 >= 2**29
     assert rotations(2**40) == 2

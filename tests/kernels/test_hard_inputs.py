@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import DEVICE, LAYOUTS, Case, assert_right, in_float64, run
+from kernel_cases import LAYOUTS, Case, assert_right, in_float64, run
 from torch import Tensor
 
 from soda_kernels import group_norm_modulate
+from soda_kernels.group_norm_modulate.dropout import sample_seeds
 
 BACKENDS = ["triton", "auto", "pytorch"]
 WHOLE, LOOPED = Case(2, 16, 16, 16, 8), Case(2, 16, 72, 80, 8)
@@ -35,15 +36,25 @@ def test_a_first_tile_unlike_the_rest_costs_no_digits() -> None:
     torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("case", [WHOLE, LOOPED], ids=["whole", "looped"])
+@pytest.mark.parametrize("value", [3.1, 1234.567, 1e30])
+@pytest.mark.parametrize("case", [WHOLE, LOOPED, Case(2, 12, 7, 9, 4)], ids=["whole", "looped", "odd"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_constant_groups(case: Case, backend: str) -> None:
-    """Variance 0: the normalised value is 0, and the gradient is finite."""
+def test_constant_groups(case: Case, backend: str, value: float) -> None:
+    """Variance 0: the normalised value is 0, although 1 / sqrt(eps) is large, and the gradient is finite."""
     inputs = case.inputs(torch.float32, torch.channels_last)
-    inputs["x"] = torch.full_like(inputs["x"], 3.0)
+    inputs["x"] = torch.full_like(inputs["x"], value)
     found = run(inputs, backend)
     torch.testing.assert_close(found["y"], F.silu(inputs["shift"])[:, :, None, None].expand_as(found["y"]))
     assert all(value.isfinite().all() for value in found.values())
+
+
+@pytest.mark.parametrize("case", [Case(2, 16, 16, 16, 8, biased=True), Case(2, 16, 72, 80, 8, biased=True)], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_made_constant_by_a_bias(case: Case, backend: str) -> None:
+    inputs = case.inputs(torch.float32, torch.channels_last)
+    inputs |= {"x": torch.full_like(inputs["x"], 0.1), "bias": torch.full_like(inputs["bias"], 60000.0)}
+    found = run(inputs, backend)["y"]
+    torch.testing.assert_close(found, F.silu(inputs["shift"])[:, :, None, None].expand_as(found), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -130,5 +141,5 @@ def test_dropout_is_the_same_in_every_layout_and_backend(backend: str) -> None:
     for layout in LAYOUTS.values():
         found = run({**inputs, "x": inputs["x"].contiguous(memory_format=layout)}, backend)["y"]
         assert torch.equal(found == 0, expected)
-    seeds = inputs["dropout_seed"] + torch.arange(3, device=DEVICE)
+    seeds = sample_seeds(inputs["dropout_seed"], 3)
     assert torch.equal(run({**inputs, "dropout_seed": seeds}, backend)["y"] == 0, expected)

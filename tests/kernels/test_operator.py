@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from kernel_cases import DEVICE, LAYOUTS, Case, run
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -113,6 +114,18 @@ def test_a_new_seed_does_not_compile_anew() -> None:
     outputs = [compiled(**{**inputs, "dropout_seed": torch.tensor(seed, device=DEVICE)}) for seed in (1, 2, 3)]
     assert counter.frame_count == 1
     assert not torch.equal(outputs[0], outputs[1])
+
+
+def test_batches_of_every_size_compile_once() -> None:
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(
+        lambda **inputs: group_norm_modulate(**inputs), backend=counter, fullgraph=True, dynamic=True
+    )
+    for batch in range(2, 8):
+        inputs = Case(batch, 8, 4, 4, 4, dropout_p=0.2).inputs(torch.float32, torch.channels_last)
+        del inputs["dy"]
+        assert torch.equal(compiled(**inputs), group_norm_modulate(**inputs))
+    assert counter.frame_count == 1
 
 
 def test_autocast_leaves_types_alone() -> None:

@@ -107,7 +107,8 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
         assert torch.equal(value, whole[name][3:4]), name
 
 
-def test_an_empty_batch() -> None:
-    found = run(Case(0, 8, 4, 4, 2, biased=True).inputs(torch.float32, torch.contiguous_format), "triton")
+@pytest.mark.parametrize("backend", ["triton", "auto", "pytorch"])
+def test_an_empty_batch(backend: str) -> None:
+    found = run(Case(0, 8, 4, 4, 2, biased=True).inputs(torch.float32, torch.contiguous_format), backend)
     assert found["y"].shape == (0, 8, 4, 4)
     assert torch.equal(found["dbias"], torch.zeros(8, device=DEVICE))

@@ -96,6 +96,9 @@ def test_dropout_is_a_function_of_seed_and_element() -> None:
         ({"eps": -1.0}, "eps"),
         ({"dropout_p": 0.5, "dropout_seed": torch.arange(2)}, r"0-d or \(3,\) int64"),
         ({"dropout_p": 0.5, "dropout_seed": torch.tensor(1.0)}, "int64"),
+        ({"dropout_p": 0.5, "dropout_seed": torch.arange(3, dtype=torch.int32)}, "must be int64"),
+        ({"shift": torch.ones(3, 12, device="meta")}, "shift must be on x's device, cpu, got meta"),
+        ({"eps": float("nan")}, "eps"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, object], words: str) -> None:

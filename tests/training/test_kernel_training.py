@@ -15,7 +15,7 @@ from soda_kernels.group_norm_modulate import availability
 def train_with(kernels: str, folder: Path, batch: int) -> dict[int, float]:
     tree = tiny_tree(folder / kernels, steps=20)
     tree["train"] |= {"images": 20 * batch, "global_batch_images": batch, "log_every_images": batch}
-    run_tiny({**tree, "perf": {"kernels": kernels}})
+    run_tiny({**tree, "perf": {"kernels": kernels, "precision": "fp32", "compile": False}})
     return losses(folder / kernels)
 
 

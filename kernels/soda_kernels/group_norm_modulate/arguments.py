@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,13 +32,15 @@ def check(
     """Refuse what does not fit together: a ValueError that names the argument, its value and what it should be."""
     if x.ndim != 4:
         raise ValueError(f"x must be (N, C, H, W), got shape {tuple(x.shape)}")
-    tensors = {"x": x, "scale": scale, "shift": shift} | ({} if bias is None else {"bias": bias})
+    optional = {"bias": bias, "skip": skip}
+    tensors = {"x": x, "scale": scale, "shift": shift} | {k: v for k, v in optional.items() if v is not None}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must be floating, got {tensor.dtype}")
+        _check_device(name, tensor, x)
     num_samples, channels, height, width = x.shape
     if skip is not None:
-        if skip.ndim != 4 or skip.dtype != x.dtype or (len(skip), *skip.shape[2:]) != (num_samples, height, width):
+        if skip.ndim != 4 or skip.dtype != x.dtype or (skip.shape[0], *skip.shape[2:]) != (num_samples, height, width):
             wanted = f"({num_samples}, any, {height}, {width}) in {x.dtype}"
             raise ValueError(f"skip must be {wanted}, got {tuple(skip.shape)} in {skip.dtype}")
         channels += skip.shape[1]
@@ -50,8 +53,8 @@ def check(
         raise ValueError(f"num_groups must divide the {channels} channels, got {num_groups}")
     if height * width == 0:
         raise ValueError(f"x must have pixels, got shape {tuple(x.shape)}")
-    if eps < 0:
-        raise ValueError(f"eps must not be negative, got {eps}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
     if activation not in ("silu", "none"):
         raise ValueError(f"activation must be 'silu' or 'none', got {activation!r}")
     if backend not in ("auto", "triton", "pytorch"):
@@ -59,12 +62,19 @@ def check(
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
     if dropout_p > 0:
-        _check_seed(dropout_seed, num_samples)
+        _check_seed(dropout_seed, x)
 
 
-def _check_seed(seed: Tensor | None, num_samples: int) -> None:
-    if seed is None or seed.ndim > 1 or (seed.ndim == 1 and len(seed) != num_samples):
+def _check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.device != x.device:
+        raise ValueError(f"{name} must be on x's device, {x.device}, got {tensor.device}")
+
+
+def _check_seed(seed: Tensor | None, x: Tensor) -> None:
+    num_samples = x.shape[0]
+    if seed is None or seed.ndim > 1 or (seed.ndim == 1 and seed.shape[0] != num_samples):
         found = "none" if seed is None else f"shape {tuple(seed.shape)}"
         raise ValueError(f"dropout_p > 0 needs dropout_seed, a 0-d or ({num_samples},) int64 tensor; got {found}")
-    if seed.is_floating_point():
+    if seed.dtype != torch.int64:
         raise ValueError(f"dropout_seed must be int64, got {seed.dtype}")
+    _check_device("dropout_seed", seed, x)

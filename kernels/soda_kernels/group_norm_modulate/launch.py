@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,7 +43,8 @@ class Launch:
         assert x is not None
         if self.programs == 0:
             return
-        kind = (self.kernel.__name__, x.dtype, x.device, *self.constants.values())
+        absent = tuple(name for name, tensor in self.tensors.items() if tensor is None)
+        kind = (self.kernel.__name__, x.dtype, x.device, self.warps, self.registers, absent, *self.constants.values())
         limited = kind not in _SPILLING
         with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
             compiled = self.kernel[(self.programs,)](
@@ -66,12 +68,11 @@ def forward(
     x, skip = dense(x), dense_skip(skip, x)
     y = empty_output(x, skip)
     joined = None if skip is None else torch.empty_like(y)
-    mean = torch.empty(len(x), options.num_groups, dtype=torch.float32, device=x.device)
+    mean = torch.empty(x.shape[0], options.num_groups, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
-    tiling = tiling or _tiling("forward", y, options)
     tensors = {"x_ptr": x, "skip_ptr": skip, **_vectors(scale, shift, bias, seeds, options)}
     tensors |= {"y_ptr": y, "joined_ptr": joined, "mean_ptr": mean, "rstd_ptr": rstd}
-    constants = {"EPS": options.eps} | _constants(y, options, tiling)
+    tiling, constants = _plan("forward", y, options, tiling)
     kernel = forward_whole if tiling.whole else forward_looped
     skip_channels = 0 if skip is None else skip.shape[1]
     return _launch(kernel, y, tensors, constants, options, tiling, skip_channels), (y, joined, mean, rstd)
@@ -103,13 +104,13 @@ def backward(
     dscale = torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
     dshift = torch.empty_like(dscale)
     dbias = None if bias is None else torch.empty_like(dscale)
-    tiling = tiling or _tiling("backward", x, options)
     tensors = {"dy_ptr": dy, "djoined_ptr": djoined, "x_ptr": x, **_vectors(scale, shift, bias, seeds, options)}
     tensors |= {"mean_ptr": mean, "rstd_ptr": rstd}
     tensors |= {"dx_ptr": dx, "dskip_ptr": dskip}
     tensors |= {"dscale_ptr": dscale, "dshift_ptr": dshift, "dbias_ptr": dbias}
+    tiling, constants = _plan("backward", x, options, tiling)
     kernel = backward_whole if tiling.whole else backward_looped
-    made = _launch(kernel, x, tensors, _constants(x, options, tiling), options, tiling, skip_channels)
+    made = _launch(kernel, x, tensors, constants, options, tiling, skip_channels)
     return made, (dx, dskip, dscale, dshift, dbias)
 
 
@@ -139,11 +140,49 @@ def _launch(
     return Launch(kernel, programs, tensors, integers, constants, tiling.warps, tiling.registers)
 
 
-def _tiling(direction: str, y: Tensor, options: Options) -> Tiling:
+def _plan(direction: str, y: Tensor, options: Options, tiling: Tiling | None) -> tuple[Tiling, dict[str, Any]]:
+    """The tiling, the rule's unless one is given, and the kernel's compile-time constants."""
     _, channels, height, width = y.shape
-    channels_last = layout_of(y) is torch.channels_last or height * width == 1
-    positions = height * width
-    return choose_tiling(BUDGETS[direction], channels, positions, options.num_groups, y.element_size(), channels_last)
+    channels_last = layout_of(y) is torch.channels_last
+    return _plan_shape(direction, channels, height * width, y.element_size(), channels_last, options, tiling)
+
+
+@lru_cache(maxsize=1024)
+def _plan_shape(
+    direction: str,
+    channels: int,
+    positions: int,
+    itemsize: int,
+    channels_last: bool,
+    options: Options,
+    tiling: Tiling | None,
+) -> tuple[Tiling, dict[str, Any]]:
+    if tiling is None:
+        neighbours = channels_last or positions == 1
+        budget = BUDGETS[direction]
+        tiling = choose_tiling(budget, channels, positions, options.num_groups, itemsize, neighbours)
+    group_channels = channels // options.num_groups
+    constants = {
+        "SILU": options.silu,
+        "DROPOUT": options.dropout_p > 0,
+        "THRESHOLD": keep_threshold(options.dropout_p),
+        "KEPT_SCALE": 1 / (1 - options.dropout_p),
+        "CPG": group_channels,
+        "GROUPS": tiling.groups,
+        "BLOCK_G": tiling.block_groups,
+        "BLOCK_C": tiling.block_channels,
+        "BLOCK_P": tiling.block_positions,
+        "TILES": -(-positions // tiling.block_positions),
+        "CHANNELS_LAST": channels_last,
+        "EVEN": positions % tiling.block_positions == 0
+        and group_channels % tiling.block_channels == 0
+        and tiling.groups == tiling.block_groups,
+        "WIDE": channels * positions >= 2**31,
+        "FAST": not isinstance(forward_whole, InterpretedFunction),
+    }
+    if direction == "forward":
+        constants["EPS"] = options.eps
+    return tiling, constants
 
 
 def _vectors(
@@ -155,29 +194,4 @@ def _vectors(
         "shift_ptr": shift if shift.stride(1) == 1 else shift.contiguous(),
         "bias_ptr": None if bias is None else bias.contiguous(),
         "seed_ptr": seeds.contiguous() if options.dropout_p > 0 and seeds is not None else None,
-    }
-
-
-def _constants(y: Tensor, options: Options, tiling: Tiling) -> dict[str, Any]:
-    _, channels, height, width = y.shape
-    positions, group_channels = height * width, channels // options.num_groups
-    even = (
-        positions % tiling.block_positions == 0
-        and group_channels % tiling.block_channels == 0
-        and tiling.groups == tiling.block_groups
-    )
-    return {
-        "SILU": options.silu,
-        "DROPOUT": options.dropout_p > 0,
-        "THRESHOLD": keep_threshold(options.dropout_p),
-        "KEPT_SCALE": 1 / (1 - options.dropout_p),
-        "CPG": group_channels,
-        "GROUPS": tiling.groups,
-        "BLOCK_G": tiling.block_groups,
-        "BLOCK_C": tiling.block_channels,
-        "BLOCK_P": tiling.block_positions,
-        "CHANNELS_LAST": layout_of(y) is torch.channels_last,
-        "EVEN": even,
-        "WIDE": channels * positions >= 2**31,
-        "FAST": not isinstance(forward_whole, InterpretedFunction),
     }

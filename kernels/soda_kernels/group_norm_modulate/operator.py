@@ -35,8 +35,8 @@ def group_norm_modulate(
         eps: added to the variance.
         activation: "silu" or "none".
         dropout_p: probability that an element becomes 0; the others are divided by 1 - dropout_p.
-        dropout_seed: int64 tensor, needed if dropout_p > 0: (N,), one seed a sample; or 0-d, which stands for seed,
-            seed + 1, ... The mask is a function of the sample's seed and the element's place in the sample, see
+        dropout_seed: int64 tensor, needed if dropout_p > 0: (N,), one seed a sample; or 0-d, from which each
+            sample's follows. The mask is a function of the sample's seed and the element's place in the sample, see
             dropout.py. A tensor, because torch.compile would compile anew for every Python integer.
         backend: "triton": the fused kernel, on CUDA devices of compute capability 8.0 or more, and on CPU tensors under
             TRITON_INTERPRET=1 (a debugger's speed). "pytorch": plain operations, for torch.compile to fuse as it can.
@@ -44,7 +44,8 @@ def group_norm_modulate(
         bias: (C,), added to x.
 
     Returns:
-        (N, C, H, W) in x's dtype and memory layout. Differentiable once, in x, scale, shift and bias.
+        (N, C, H, W) in x's dtype and memory layout. Differentiable once, in reverse, in x, scale, shift
+        and bias.
 
     Raises:
         ValueError: shapes or arguments that do not fit together; "triton" where it is not available.
@@ -98,7 +99,7 @@ def _apply(
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     check(x, skip, scale, shift, num_groups, eps, activation, dropout_p, dropout_seed, bias, backend)
-    seeds = sample_seeds(dropout_seed, len(x)) if dropout_seed is not None and dropout_p > 0 else None
+    seeds = sample_seeds(dropout_seed, x.shape[0]) if dropout_seed is not None and dropout_p > 0 else None
     silu = activation == "silu"
     if backend == "pytorch":
         options = Options(num_groups, eps, silu, dropout_p)

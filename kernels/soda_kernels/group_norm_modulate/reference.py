@@ -65,20 +65,20 @@ def backward(
     xhat = _normalised(grouped, mean, rstd).view(x.shape)
     du = _dropped(dy.to(xhat.dtype), seeds, options)
     if options.silu:
-        u = _modulated(xhat, scale, shift)
-        sigmoid = torch.sigmoid(u)
-        du = du * sigmoid * (1 + u * (1 - sigmoid))
+        du = torch.ops.aten.silu_backward(du, _modulated(xhat, scale, shift))
     dshift, dscale = du.sum(dim=(2, 3)), (du * xhat).sum(dim=(2, 3))
 
     wide_scale = scale.to(xhat.dtype)
-    groups, elements = (len(x), options.num_groups, -1), grouped.shape[2]
+    groups, elements = (x.shape[0], options.num_groups, x.shape[1] // options.num_groups), grouped.shape[2]
     m1 = (wide_scale * dshift).view(groups).sum(dim=2, keepdim=True) / elements
     m2 = (wide_scale * dscale).view(groups).sum(dim=2, keepdim=True) / elements
     dxhat = (du * wide_scale[:, :, None, None]).reshape(grouped.shape)
-    dx = ((dxhat - m1 - xhat.view(grouped.shape) * m2) * rstd[:, :, None]).view(x.shape)
+    dx = dxhat.sub_(m1).addcmul_(xhat.view(grouped.shape), m2, value=-1).mul_(rstd[:, :, None]).view(x.shape)
     dbias = dx.sum(dim=(2, 3))
     if djoined is not None:
         dx = dx + djoined
+    if skip_channels == 0:
+        return _laid_out(dx, x), None, dscale, dshift, dbias
     parts = empty_parts(x, skip_channels)
     for part, gradient in zip(parts, dx.split((x.shape[1] - skip_channels, skip_channels), dim=1), strict=True):
         if part is not None:
@@ -87,7 +87,9 @@ def backward(
 
 
 def _laid_out(value: Tensor, x: Tensor) -> Tensor:
-    """value in x's dtype and layout."""
+    """value in x's dtype and layout, without a copy where it is so already."""
+    if value.dtype == x.dtype and value.stride() == x.stride():
+        return value
     return torch.empty_like(x).copy_(value)
 
 
@@ -96,7 +98,7 @@ def _grouped(x: Tensor, bias: Tensor | None, options: Options) -> Tensor:
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if bias is not None:
         x = x + bias.to(x.dtype)[:, None, None]
-    return x.reshape(len(x), options.num_groups, x[0].numel() // options.num_groups)
+    return x.reshape(x.shape[0], options.num_groups, x.shape[1:].numel() // options.num_groups)
 
 
 def _normalised(grouped: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _or_empty(value: Tensor | None, like: Tensor) -> Tensor:
 def _(x, skip, scale, shift, bias, seeds, num_groups, eps, silu, dropout_p, backend):  # type: ignore[no-untyped-def]
     x = dense(x)
     y = empty_output(x, dense_skip(skip, x))
-    statistics = x.new_empty(len(x), num_groups, dtype=torch.promote_types(x.dtype, torch.float32))
+    statistics = x.new_empty(x.shape[0], num_groups, dtype=torch.promote_types(x.dtype, torch.float32))
     return y, _or_empty(None if skip is None else torch.empty_like(y), y), statistics, torch.empty_like(statistics)
 
 

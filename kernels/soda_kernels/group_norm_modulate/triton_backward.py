@@ -63,6 +63,7 @@ def backward_whole(
     BLOCK_G: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    TILES: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     EVEN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -136,6 +137,7 @@ def backward_looped(
     BLOCK_G: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    TILES: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     EVEN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -145,7 +147,6 @@ def backward_looped(
     blocks = G // GROUPS
     n = (tl.program_id(0) // blocks).to(tl.int64)
     first_group = (tl.program_id(0) % blocks) * GROUPS
-    tiles = tl.cdiv(HW, BLOCK_P)
     channel, group, exists = slots(first_group, 0, CPG, GROUPS, BLOCK_G, BLOCK_C)
     known = group < first_group + GROUPS
     mean = channel_vector(mean_ptr, n, G, group, known)
@@ -160,7 +161,7 @@ def backward_looped(
         shift = channel_vector(shift_ptr, n, shift_stride, channel, exists)
         du_sums = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
         du_xhat_sums = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
-        for tile in range(tiles):
+        for tile in range(TILES):
             position = tile * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
             x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
@@ -190,8 +191,8 @@ def backward_looped(
         scale = channel_vector(scale_ptr, n, scale_stride, channel, exists)
         shift = channel_vector(shift_ptr, n, shift_stride, channel, exists)
         dx_sums = tl.zeros([BLOCK_P, BLOCK_G * BLOCK_C], tl.float32)
-        for tile in range(tiles):
-            position = (tiles - 1 - tile) * BLOCK_P + tl.arange(0, BLOCK_P)
+        for tile in range(TILES):
+            position = (TILES - 1 - tile) * BLOCK_P + tl.arange(0, BLOCK_P)
             mask = (position < HW)[:, None] & exists[None, :]
             x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)

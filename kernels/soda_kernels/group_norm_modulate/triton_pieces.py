@@ -139,6 +139,33 @@ def bias_vector(bias_ptr, channel, exists):
 
 
 @triton.jit
+def pivot_vector(
+    x_ptr,
+    skip_ptr,
+    bias_ptr,
+    n,
+    group,
+    C,
+    C_X,
+    HW,
+    exists,
+    CPG: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The first value of every slot's group, [slot] float32: what statistics are taken about.
+
+    No value of a group of M is further than sqrt(M) deviations from its mean, so that the subtraction costs few digits;
+    and in a constant group the differences are exactly 0.
+    """
+    channel = group * CPG
+    first = load_tile(
+        x_ptr, skip_ptr, n, tl.arange(0, 1), channel, C, C_X, HW, exists[None, :], CHANNELS_LAST, False, WIDE
+    )
+    return tl.sum(first.to(tl.float32), axis=0) + bias_vector(bias_ptr, channel, exists)
+
+
+@triton.jit
 def tile_group_sum(tile, BLOCK_G: tl.constexpr, BLOCK_C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """[position, slot] -> [slot]: every slot gets its group's sum over the tile. First along what a thread holds of
     neighbours, so that few sums are left to exchange between threads."""
@@ -179,8 +206,8 @@ def dropout(value, seed_ptr, n, position, channel, HW, THRESHOLD: tl.constexpr, 
 
 @triton.jit
 def sigmoid(u, FAST: tl.constexpr):
-    """1 / (1 + exp(-u)). FAST: the hardware's approximations, each within 2 units in the last place of float32; without
-    it, what the interpreter can do."""
+    """1 / (1 + exp(-u)). FAST: the hardware's approximations of the exponential and the quotient, whose absolute error
+    stays within a few roundings of float32; without it, what the interpreter can do."""
     if FAST:
         return libdevice.fast_dividef(1.0, 1.0 + libdevice.fast_expf(-u))
     return 1.0 / (1.0 + tl.exp(-u))
