@@ -4,7 +4,7 @@ from soda_fast.config.dump import to_yaml
 from soda_fast.config.help import help_text
 from soda_fast.config.loader import config_from_tree, load_config
 from soda_fast.config.problems import ConfigError
-from soda_fast.config.rules import check, check_world_size
+from soda_fast.config.rules import check, check_shard_processes, check_world_size
 from soda_fast.config.run_length import horizon_warning, run_length_images, warmup_images
 from soda_fast.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig, ViewConfig
 
@@ -16,6 +16,7 @@ __all__ = [
     "ModelConfig",
     "ViewConfig",
     "check",
+    "check_shard_processes",
     "check_world_size",
     "config_from_tree",
     "help_text",

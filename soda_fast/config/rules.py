@@ -34,6 +34,18 @@ def check_world_size(config: Config, world_size: int) -> None:
         )
 
 
+def check_shard_processes(config: Config, world_size: int, local_world_size: int) -> None:
+    """Refuse groups of processes that do not come out even."""
+    if config.parallel.strategy != "hsdp":
+        return
+    shard = config.parallel.shard_processes or local_world_size
+    if world_size % shard:
+        raise ConfigError(
+            f"parallel.shard_processes is {shard}, which does not divide the {world_size} processes; "
+            "give a divisor, or use parallel.strategy=fsdp"
+        )
+
+
 def _run_length(config: Config) -> Iterator[Contradiction]:
     images, epochs = config.train.images, config.train.epochs
     keys = ("train.images", "train.epochs")

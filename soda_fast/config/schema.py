@@ -253,8 +253,11 @@ class EvaluationConfig:
 class ParallelConfig:
     """How the model is spread over processes."""
 
-    strategy: Literal["fsdp", "ddp"] = "fsdp"
-    """fsdp: parameters, gradients and optimizer state sharded (FSDP2). ddp: copies, gradients averaged."""
+    strategy: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
+    """fsdp: parameters, gradients and optimizer state sharded over all processes (FSDP2). hsdp: sharded inside each
+    group of `shard_processes`, copied across groups. ddp: a copy on each process. Gradients are averaged over all."""
+    shard_processes: Positive | None = None
+    """Processes that share one copy under hsdp. null: those of one machine."""
 
 
 @section
@@ -267,6 +270,9 @@ class PerfConfig:
     """torch.compile each block. auto: on GPUs."""
     channels_last: Literal["auto"] | Switch = "auto"
     """Memory layout of activations. auto: on GPUs."""
+    activation_checkpointing: Switch = False
+    """Keep only the inputs of the decoder's blocks and compute the rest again in the backward pass: less memory, one
+    more forward pass of the decoder."""
     kernels: Literal["auto", "triton", "pytorch"] = "auto"
     """Normalisation and modulation. triton: one fused kernel; pytorch: plain operations. auto: triton on GPUs."""
 

@@ -1,12 +1,16 @@
 """Spread a model over processes: global BatchNorm, compilation, sharding, in this order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.utils.checkpoint import checkpoint
 
 from soda_fast.parallel.batch_norm import synchronise_batch_norm
 
@@ -19,6 +23,8 @@ def parallelize(
     bf16: bool,
     compile_blocks: bool,
     entry_methods: Sequence[str] = (),
+    recomputed: Sequence[nn.Module] = (),
+    compiler: str | Callable[..., Any] = "inductor",
 ) -> None:
     """Prepare `model` for training on the processes of `mesh`, in place. Parameter names do not change.
 
@@ -30,18 +36,42 @@ def parallelize(
         bf16: compute in bfloat16; parameters, gradients' reduction and optimizer stay float32.
         compile_blocks: torch.compile each block; a block that does not compile whole is an error.
         entry_methods: methods besides forward that callers use; FSDP gathers parameters for these too.
+        recomputed: those of the blocks whose activations are not kept for the backward pass but computed again. They
+            must draw no random numbers and change no buffers.
+        compiler: torch.compile's backend.
     """
     synchronise_batch_norm(model, dist.group.WORLD)
     if compile_blocks:
         for block in blocks:
             # Not block.compile(): that would trace FSDP's hooks too, which torch 2.14 refuses with fullgraph. The hooks
             # run around the compiled forward instead.
-            block.forward = torch.compile(block.forward, fullgraph=True)
+            block.forward = torch.compile(_with_code_of_its_own(block.forward), fullgraph=True, backend=compiler)
+    for block in recomputed:
+        # Their dropout is a function of seeds that they are given, so no generator's state needs to be kept.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else None
     for block in (*blocks, model):
         fully_shard(block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy())
     for method in entry_methods:
         register_fsdp_forward_method(model, method)
+
+
+def _with_code_of_its_own(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, but not the same code object as in other instances of its class.
+
+    torch.compile keeps what it has compiled with the code object, tries the entries one after the other, and gives up
+    at eight: more than eight blocks of one class and different shapes would be an error, and fewer would be slow.
+    """
+    function = method.__func__  # type: ignore[attr-defined]
+    own = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    own.__kwdefaults__ = function.__kwdefaults__
+    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
 
 
 def reshard(model: nn.Module) -> None:

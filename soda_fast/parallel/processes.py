@@ -26,11 +26,19 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def mesh(self, strategy: str) -> DeviceMesh:
-        """How parameters are laid over the processes. fsdp: sharded over all. ddp: a copy each."""
+    def mesh(self, strategy: str, shard_processes: int | None = None) -> DeviceMesh:
+        """How parameters are laid over the processes.
+
+        Args:
+            strategy: "fsdp": sharded over all; "ddp": a copy each; "hsdp": sharded over each `shard_processes`
+                neighbours, a copy for each such group.
+            shard_processes: None: the processes of one machine.
+        """
         if strategy == "fsdp":
             return init_device_mesh(self.device.type, (self.world_size,), mesh_dim_names=("shard",))
-        return init_device_mesh(self.device.type, (self.world_size, 1), mesh_dim_names=("replicate", "shard"))
+        shard = 1 if strategy == "ddp" else shard_processes or self.local_world_size
+        shape = (self.world_size // shard, shard)
+        return init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard"))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes. A collective."""

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from soda_fast.build import build_model, build_schedule, choose_kernels
-from soda_fast.config import Config, check_world_size, horizon_warning, run_length_images, warmup_images
+from soda_fast.config import (
+    Config,
+    check_shard_processes,
+    check_world_size,
+    horizon_warning,
+    run_length_images,
+    warmup_images,
+)
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.diffusion import Noising, denoising_loss, noise_images
 from soda_fast.model import SODA
@@ -34,6 +41,7 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: Dataset, processes: Processes, run: RunDirectory) -> None:
         check_world_size(config, processes.world_size)
+        check_shard_processes(config, processes.world_size, processes.local_world_size)
         self.config, self.dataset, self.processes, self.run = config, dataset, processes, run
         self.total_images = run_length_images(config, len(dataset.train))
         self.warmup_images = warmup_images(config, len(dataset.train))
@@ -152,10 +160,12 @@ class Trainer:
         parallelize(
             model,
             model.blocks,
-            self.processes.mesh(self.config.parallel.strategy),
+            self.processes.mesh(self.config.parallel.strategy, self.config.parallel.shard_processes),
             bf16=self.bf16,
             compile_blocks=compile_blocks,
             entry_methods=("encode", "features", "denoise"),
+            # Not the encoder's: its BatchNorm would count every batch twice.
+            recomputed=model.decoder.blocks if self.config.perf.activation_checkpointing else (),
         )
         return model
 

@@ -50,3 +50,56 @@ def test_names_and_numbers_stay(compile_blocks: bool) -> None:
         gradients = {name: parameter.grad for name, parameter in plain.named_parameters()}
         for name, parameter in wrapped.named_parameters():
             torch.testing.assert_close(parameter.grad.full_tensor(), gradients[name], atol=1e-5, rtol=1e-3)
+
+
+class Widening(nn.Module):
+    """Blocks of one class and as many shapes as blocks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Wide(width, width + 1) for width in range(1, count + 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Wide(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return self.linear(x).tanh() * scale
+
+
+def test_blocks_of_many_shapes_compile_once_each() -> None:
+    """torch.compile allows eight compilations of one code object."""
+    network, count = Widening(12), 0
+
+    def count_graphs(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        nonlocal count
+        count += 1
+        return graph
+
+    with start_processes("cpu") as processes:
+        mesh = processes.mesh("fsdp")
+        parallelize(network, list(network.layers), mesh, bf16=False, compile_blocks=True, compiler=count_graphs)
+        for _ in range(3):
+            network(torch.ones(2, 1)).sum().backward()
+    assert count == 12
+
+
+def test_recomputed_activations_change_nothing() -> None:
+    torch.manual_seed(0)
+    plain = Widening(3)
+    wrapped = copy.deepcopy(plain)
+    x = torch.randn(4, 1)
+    with start_processes("cpu") as processes:
+        layers = list(wrapped.layers)
+        parallelize(wrapped, layers, processes.mesh("fsdp"), bf16=False, compile_blocks=False, recomputed=layers)
+        plain(x).sum().backward()
+        wrapped(x).sum().backward()
+        for (name, one), other in zip(plain.named_parameters(), wrapped.parameters(), strict=True):
+            assert torch.equal(one.grad, other.grad.full_tensor()), name
