@@ -1,5 +1,6 @@
 """Run a function in several gloo processes and collect what each returns."""
 
+import itertools
 import os
 import pickle
 import socket
@@ -38,7 +39,15 @@ def _entry(
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
 
 
+_ports = itertools.count()
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that no other test process chooses: between asking for a free one and listening on it, another could."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        # Below the range from which systems hand out ports; 1000 for each of at most twelve test processes.
+        port = 20_000 + 1000 * (worker % 12) + next(_ports) % 1000
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
