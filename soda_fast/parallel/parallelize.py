@@ -45,7 +45,7 @@ def parallelize(
         for block in blocks:
             # Not block.compile(): that would trace FSDP's hooks too, which torch 2.14 refuses with fullgraph. The hooks
             # run around the compiled forward instead.
-            block.forward = torch.compile(_with_code_of_its_own(block.forward), fullgraph=True, backend=compiler)
+            block.forward = compile_apart(block.forward, compiler)
     for block in recomputed:
         # Their dropout is a function of seeds that they are given, so no generator's state needs to be kept.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
@@ -56,22 +56,19 @@ def parallelize(
         register_fsdp_forward_method(model, method)
 
 
-def _with_code_of_its_own(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method, but not the same code object as in other instances of its class.
+def compile_apart(function: Callable[..., Any], compiler: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
+    """torch.compile(fullgraph=True) of a function or a bound method, with a code object of its own, for fixed shapes.
 
     torch.compile keeps what it has compiled with the code object, tries the entries one after the other, and gives up
-    at eight: more than eight blocks of one class and different shapes would be an error, and fewer would be slow.
+    at eight: more than eight blocks of one class and different shapes would be an error, and fewer would be slow. It
+    also takes the second block's other widths for a reason to compile for any.
     """
-    function = method.__func__  # type: ignore[attr-defined]
-    own = FunctionType(
-        function.__code__.replace(),
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    own.__kwdefaults__ = function.__kwdefaults__
-    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
+    original = getattr(function, "__func__", function)
+    code = original.__code__.replace()
+    own = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, original.__closure__)
+    own.__kwdefaults__ = original.__kwdefaults__
+    apart = MethodType(own, function.__self__) if hasattr(function, "__self__") else own
+    return torch.compile(apart, fullgraph=True, dynamic=False, backend=compiler)
 
 
 def reshard(model: nn.Module) -> None:

@@ -14,7 +14,8 @@ Network = TypeVar("Network", bound=nn.Module)
 class WeightAverage(Generic[Network]):
     """ema-pytorch around two models that are sharded alike.
 
-    The decay after k steps is min(beta, 1 - (1 + k) ** (-2/3)), ema-pytorch's warm-up; k follows from images seen.
+    The decay after k steps is min(beta, 1 - (1 + k) ** (-2/3)), ema-pytorch's warm-up, computed on the host; k follows
+    from images seen.
     Floating-point buffers (BatchNorm's statistics) are averaged with the same decay.
 
     Args:
@@ -26,7 +27,7 @@ class WeightAverage(Generic[Network]):
 
     def __init__(self, online: Network, average: Network, beta: float, steps: int = 0) -> None:
         average.requires_grad_(False).eval()
-        self.online, self.model = online, average
+        self.online, self.model, self.beta = online, average, beta
         # Buffers are left out, because one list cannot hold both sharded parameters and plain buffers.
         self._ema = EMA(
             online,
@@ -45,17 +46,21 @@ class WeightAverage(Generic[Network]):
 
     def set_steps(self, steps: int) -> None:
         """Continue as after `steps` steps."""
-        self._ema.step.fill_(steps)
-        self._ema.initted.fill_(steps > 0)
+        self.steps = steps
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the online weights; call after each optimizer step."""
+        """Take in the online weights; call after each optimizer step. Reads nothing from the device."""
         reshard(self.online)
         reshard(self.model)
-        first = not bool(self._ema.initted)
-        self._ema.update()
-        weight = 1.0 if first else 1.0 - self._ema.get_current_decay()
+        decay = self._decay()
+        # Not its update(): that keeps the count in a tensor, and reads it.
+        self._ema.update_moving_average(self.model, self.online, decay)
         pairs = zip(self.model.buffers(), self.online.buffers(), strict=True)
         average, online = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(average, online, weight)
+        torch._foreach_lerp_(average, online, 1.0 - decay)
+        self.steps += 1
+
+    def _decay(self) -> float:
+        """Of the coming step: 0 at the first, which copies."""
+        return min(self.beta, 1.0 - (1.0 + self.steps) ** (-2 / 3))

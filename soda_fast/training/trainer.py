@@ -18,7 +18,7 @@ from soda_fast.config import (
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.diffusion import Noising, denoising_loss, noise_images
 from soda_fast.model import SODA
-from soda_fast.parallel import Processes, parallelize
+from soda_fast.parallel import Processes, compile_apart, parallelize
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint import CheckpointStore, TrainState
 from soda_fast.training.clock import Clock
@@ -76,8 +76,6 @@ class Trainer:
                 self.step(parts)
                 self.images_seen += self.batch_images
                 self.metrics.advance(self.batch_images)
-                if self.processes.device.type == "cpu":
-                    self.guard.check()
                 if self._due(self.config.train.log_every_images):
                     self._log()
                 with self.clock.paused():
@@ -85,6 +83,7 @@ class Trainer:
                         self._write_samples()
                     for probe, every in self.probes.schedule.items():
                         if self._due(every):
+                            self.guard.check()
                             self._report(self.probes.run(probe, self.ema.model))
                     if self._due(self.config.train.save_every_images):
                         self._save()
@@ -143,7 +142,7 @@ class Trainer:
     def _noise_images(self, compiled: bool) -> Callable[[Tensor, Tensor], tuple[Tensor, Noising]]:
         """(target, positions) -> x_t as the model takes it, and its noising."""
         diffusion = self.config.diffusion
-        function = torch.compile(noise_images, fullgraph=True, dynamic=False) if compiled else noise_images
+        function = compile_apart(noise_images) if compiled else noise_images
         return partial(
             function,
             alphabar=self.alphabar,
@@ -192,6 +191,7 @@ class Trainer:
         self.metrics.log(self.images_seen, values)
 
     def _write_samples(self) -> None:
+        self.guard.check()
         picture = self.samples.grid(self.ema.model)
         if self.processes.is_main:
             self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)

@@ -120,6 +120,24 @@ def test_any_strides(kind: str, backend: str) -> None:
         assert found["y"].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("skip_kind", ["as x", "contiguous", "every second row", "expanded"])
+@pytest.mark.parametrize("kind", strided(torch.zeros(2, 12, 4, 6)))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_joining_any_strides(kind: str, skip_kind: str, backend: str) -> None:
+    inputs = Case(2, 21, 4, 6, 3, skip=9).inputs(torch.float32, torch.contiguous_format)
+    kinds = {"as x": kind, "contiguous": None}
+    inputs["x"], chosen = strided(inputs["x"])[kind], kinds.get(skip_kind, skip_kind)
+    inputs["skip"] = inputs["skip"].contiguous() if chosen is None else strided(inputs["skip"])[chosen]
+    assert_right(run(inputs, backend), inputs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_joining_one_channel_of_a_batch_that_is_one_sample(backend: str) -> None:
+    inputs = Case(2, 8, 4, 6, 2, skip=3).inputs(torch.float32, torch.channels_last)
+    inputs["x"] = inputs["x"][:1].expand(2, 5, 4, 6)
+    assert_right(run(inputs, backend), inputs)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_vectors_and_gradients_of_any_strides(backend: str) -> None:
     """As the model has them: halves of a projection, one row for all samples; autograd's expanded and turned dy."""

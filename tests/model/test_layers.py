@@ -112,6 +112,7 @@ def test_wrong_arguments_are_named(changes: dict[str, object], words: str) -> No
     [
         (torch.ones(3, 2, 4, 5), "skip must be"),
         (torch.ones(3, 2, 4, 4).half(), "skip must be"),
+        (torch.ones(3, 0, 4, 4), "1 or more"),
         (torch.ones(3, 2, 4, 4), r"scale and shift must be \(N, C\) = \(3, 14\)"),
     ],
 )

@@ -1,11 +1,15 @@
 """Sharding and compilation change neither names nor numbers."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from training.tiny import tiny_tree
 
+from soda_fast.build import build_model
+from soda_fast.config import config_from_tree
 from soda_fast.model.layers import Conv2d, GroupNorm
 from soda_fast.parallel import parallelize, start_processes
 
@@ -103,3 +107,27 @@ def test_recomputed_activations_change_nothing() -> None:
         wrapped(x).sum().backward()
         for (name, one), other in zip(plain.named_parameters(), wrapped.parameters(), strict=True):
             assert torch.equal(one.grad, other.grad.full_tensor()), name
+
+
+def test_the_default_decoder_compiles_for_fixed_shapes(tmp_path: Path) -> None:
+    """As many graphs as blocks, in the first step alone; none of them for shapes of any size."""
+    tree = tiny_tree(tmp_path, 1)
+    tree["model"]["decoder"] = {"channels": 32, "dropout": 0.1}
+    tree["data"] |= {"target_size": 16}
+    config = config_from_tree(tree)
+    model = build_model(config).train()
+    sizes: list[list[object]] = []
+
+    def note_shapes(graph: torch.fx.GraphModule, inputs: list[object]) -> torch.fx.GraphModule:
+        sizes.append([value for value in inputs if isinstance(value, torch.SymInt)])
+        return graph
+
+    seeds, t = torch.arange(2), torch.tensor([3, 9])
+    with start_processes("cpu") as processes:
+        mesh = processes.mesh("fsdp")
+        parallelize(model, model.blocks, mesh, bf16=False, compile_blocks=True, compiler=note_shapes)
+        for _ in range(2):
+            x = torch.randn(2, 3, 16, 16)
+            model(torch.randn(2, 3, 8, 8), x, t, torch.zeros(2), seeds).sum().backward()
+            assert len(sizes) == len(model.blocks) > 20
+    assert not any(sizes)

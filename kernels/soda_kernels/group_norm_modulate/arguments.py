@@ -40,8 +40,13 @@ def check(
         _check_device(name, tensor, x)
     num_samples, channels, height, width = x.shape
     if skip is not None:
-        if skip.ndim != 4 or skip.dtype != x.dtype or (skip.shape[0], *skip.shape[2:]) != (num_samples, height, width):
-            wanted = f"({num_samples}, any, {height}, {width}) in {x.dtype}"
+        if (
+            skip.ndim != 4
+            or skip.shape[1] == 0
+            or skip.dtype != x.dtype
+            or (skip.shape[0], *skip.shape[2:]) != (num_samples, height, width)
+        ):
+            wanted = f"({num_samples}, 1 or more, {height}, {width}) in {x.dtype}"
             raise ValueError(f"skip must be {wanted}, got {tuple(skip.shape)} in {skip.dtype}")
         channels += skip.shape[1]
     if scale.shape != (num_samples, channels) or shift.shape != (num_samples, channels):

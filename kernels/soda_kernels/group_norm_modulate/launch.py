@@ -65,7 +65,8 @@ def forward(
     tiling: Tiling | None = None,
 ) -> tuple[Launch, tuple[Tensor, Tensor | None, Tensor, Tensor]]:
     """The forward launch and the tensors that it fills: y, joined, mean, rstd."""
-    x, skip = dense(x), dense_skip(skip, x)
+    x = dense(x)
+    skip = dense_skip(skip, x)
     y = empty_output(x, skip)
     joined = None if skip is None else torch.empty_like(y)
     mean = torch.empty(x.shape[0], options.num_groups, dtype=torch.float32, device=x.device)

@@ -25,7 +25,7 @@ def group_norm_modulate(
 
     GroupNorm's gamma and beta and any further modulation are folded into scale and shift by the caller. The bias is
     that of the convolution before: adding it here costs no memory traffic. Statistics and arithmetic are float32
-    (float64 for float64 x), and |h - mean| must stay below 1e18, whose square float32 still holds.
+    (float64 for float64 x): the sum of (h - mean)**2 over a group must stay below 3e38.
 
     Args:
         x: (N, C, H, W), any floating dtype and strides. Contiguous and channels_last are read as they are, others are
