@@ -14,6 +14,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from soda_kernels import counter_bits, why_not_triton
+
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -38,40 +40,45 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def bits(seed: int, stream: str | int, positions: Tensor, count: int) -> Tensor:
+def bits(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
     """`count` unsigned 32-bit words for each position.
 
     Args:
         seed: of the run, 0 <= seed < 2**64.
-        stream: what the numbers are for; different names give independent numbers. A name, or its `stream_id` where
-            torch.compile, which does not know crc32, shall look inside.
+        stream: what the numbers are for; different names give independent numbers.
         positions: (N,) int64, non-negative.
         count: words per position.
 
     Returns:
         (N, count) int64 in [0, 2**32), on the device of `positions`.
     """
+    if positions.is_cuda and why_not_triton(positions.device) is None:
+        return counter_bits(seed, stream_id(stream), positions, count)
+    return _bits(seed, stream_id(stream), positions, count)
+
+
+def _bits(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+    """`counter_bits` in plain PyTorch."""
     block = torch.arange(-(-count // 4), device=positions.device)[None, :]
     position = positions[:, None]
     position, block = torch.broadcast_tensors(position, block)
-    number = stream_id(stream) if isinstance(stream, str) else stream
-    counter = (block, torch.full_like(block, number), position & _MASK, position >> 32)
+    counter = (block, torch.full_like(block, stream), position & _MASK, position >> 32)
     words = philox(counter, (seed & _MASK, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]
 
 
-def uniform(seed: int, stream: str | int, positions: Tensor, count: int) -> Tensor:
+def uniform(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
     """(N, count) float64 in (0, 1): the centres of 2**32 equal intervals."""
     return (bits(seed, stream, positions, count).double() + 0.5) * 2.0**-32
 
 
-def integers(seed: int, stream: str | int, positions: Tensor, low: int, high: int) -> Tensor:
+def integers(seed: int, stream: str, positions: Tensor, low: int, high: int) -> Tensor:
     """(N,) int64, uniform in low..high-1 (bias below (high - low) / 2**32)."""
     word = bits(seed, stream, positions, 1)[:, 0]
     return low + ((word * (high - low)) >> 32)
 
 
-def normal(seed: int, stream: str | int, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
+def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
     count = math.prod(shape)
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)

@@ -1,5 +1,6 @@
 """Fused kernels of soda_fast. Knows torch and triton alone."""
 
+from soda_kernels.counter_bits import counter_bits
 from soda_kernels.group_norm_modulate import group_norm_modulate, join_norm_modulate, why_not_triton
 
-__all__ = ["group_norm_modulate", "join_norm_modulate", "why_not_triton"]
+__all__ = ["counter_bits", "group_norm_modulate", "join_norm_modulate", "why_not_triton"]

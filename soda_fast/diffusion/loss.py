@@ -8,8 +8,6 @@ from torch import Tensor
 
 from soda_fast import counter_rng
 
-_DROP, _TIMESTEP, _NOISE, _DROPOUT = (counter_rng.stream_id(name) for name in ("drop", "timestep", "noise", "dropout"))
-
 
 @dataclass(frozen=True)
 class Noising:
@@ -29,11 +27,11 @@ def draw_noising(
     seed: int, positions: Tensor, image_shape: tuple[int, ...], steps: int, drop_probability: float
 ) -> Noising:
     """What is drawn for the samples at `positions` (N,) int64, on their device."""
-    dropped = counter_rng.uniform(seed, _DROP, positions, 1)[:, 0] < drop_probability
-    low, high = counter_rng.bits(seed, _DROPOUT, positions, 2).unbind(dim=1)
+    dropped = counter_rng.uniform(seed, "drop", positions, 1)[:, 0] < drop_probability
+    low, high = counter_rng.bits(seed, "dropout", positions, 2).unbind(dim=1)
     return Noising(
-        t=counter_rng.integers(seed, _TIMESTEP, positions, 1, steps + 1),
-        noise=counter_rng.normal(seed, _NOISE, positions, image_shape),
+        t=counter_rng.integers(seed, "timestep", positions, 1, steps + 1),
+        noise=counter_rng.normal(seed, "noise", positions, image_shape),
         drop_mask=dropped.float(),
         dropout_seeds=low | (high << 32),
     )
@@ -58,10 +56,7 @@ def noise_images(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[Tensor, Noising]:
-    """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it.
-
-    Eagerly the counters of the random numbers are some 400 small operations on integers; compiled, a few kernels.
-    """
+    """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it."""
     noising = draw_noising(seed, positions, tuple(target.shape[1:]), steps, drop_probability)
     x_t = add_noise(target, noising, alphabar).to(dtype).contiguous(memory_format=memory_format)
     return x_t, noising

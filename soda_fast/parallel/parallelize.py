@@ -45,7 +45,7 @@ def parallelize(
         for block in blocks:
             # Not block.compile(): that would trace FSDP's hooks too, which torch 2.14 refuses with fullgraph. The hooks
             # run around the compiled forward instead.
-            block.forward = compile_apart(block.forward, compiler)
+            block.forward = _compile_apart(block.forward, compiler)
     for block in recomputed:
         # Their dropout is a function of seeds that they are given, so no generator's state needs to be kept.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
@@ -56,19 +56,19 @@ def parallelize(
         register_fsdp_forward_method(model, method)
 
 
-def compile_apart(function: Callable[..., Any], compiler: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
-    """torch.compile(fullgraph=True) of a function or a bound method, with a code object of its own, for fixed shapes.
+def _compile_apart(method: Callable[..., Any], compiler: str | Callable[..., Any]) -> Callable[..., Any]:
+    """torch.compile of a bound method with a code object of its own, whole and for fixed shapes.
 
     torch.compile keeps what it has compiled with the code object, tries the entries one after the other, and gives up
     at eight: more than eight blocks of one class and different shapes would be an error, and fewer would be slow. It
     also takes the second block's other widths for a reason to compile for any.
     """
-    original = getattr(function, "__func__", function)
-    code = original.__code__.replace()
-    own = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, original.__closure__)
-    own.__kwdefaults__ = original.__kwdefaults__
-    apart = MethodType(own, function.__self__) if hasattr(function, "__self__") else own
-    return torch.compile(apart, fullgraph=True, dynamic=False, backend=compiler)
+    function = method.__func__  # type: ignore[attr-defined]
+    code = function.__code__.replace()
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    own.__kwdefaults__ = function.__kwdefaults__
+    bound = MethodType(own, method.__self__)  # type: ignore[attr-defined]
+    return torch.compile(bound, fullgraph=True, dynamic=False, backend=compiler)
 
 
 def reshard(model: nn.Module) -> None:

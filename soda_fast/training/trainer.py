@@ -1,7 +1,6 @@
 """The training loop."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from soda_fast.config import (
     warmup_images,
 )
 from soda_fast.data import Batch, Dataset, TrainLoader
-from soda_fast.diffusion import Noising, denoising_loss, noise_images
+from soda_fast.diffusion import denoising_loss, noise_images
 from soda_fast.model import SODA
-from soda_fast.parallel import Processes, compile_apart, parallelize
+from soda_fast.parallel import Processes, parallelize
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint import CheckpointStore, TrainState
 from soda_fast.training.clock import Clock
@@ -49,10 +48,8 @@ class Trainer:
 
         self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
         self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
-        compiled = self._on_gpu(config.perf.compile)
         self.bf16 = config.perf.precision == "bf16" or self._on_gpu(config.perf.precision)
-        self.noise_images = self._noise_images(compiled)
-        self.model = self._parallel_model(compile_blocks=compiled)
+        self.model = self._parallel_model(compile_blocks=self._on_gpu(config.perf.compile))
         self.ema = WeightAverage(self.model, self._parallel_model(compile_blocks=False), config.train.ema_beta)
         self.optimizer = build_optimizer(self.model, config.train)
 
@@ -104,7 +101,17 @@ class Trainer:
 
     def losses(self, batch: Batch) -> Tensor:
         """The training loss of each sample: (N,) float32."""
-        x_t, noising = self.noise_images(batch.target, batch.position)
+        diffusion = self.config.diffusion
+        x_t, noising = noise_images(
+            batch.target,
+            batch.position,
+            self.alphabar,
+            self.config.run.seed,
+            diffusion.steps,
+            diffusion.drop_probability,
+            torch.bfloat16 if self.bf16 else torch.float32,
+            self.memory_format,
+        )
         source = batch.source.contiguous(memory_format=self.memory_format)
         return denoising_loss(self.model, source, x_t, noising)
 
@@ -138,20 +145,6 @@ class Trainer:
                 yield parts
         finally:
             loader.close()
-
-    def _noise_images(self, compiled: bool) -> Callable[[Tensor, Tensor], tuple[Tensor, Noising]]:
-        """(target, positions) -> x_t as the model takes it, and its noising."""
-        diffusion = self.config.diffusion
-        function = compile_apart(noise_images) if compiled else noise_images
-        return partial(
-            function,
-            alphabar=self.alphabar,
-            seed=self.config.run.seed,
-            steps=diffusion.steps,
-            drop_probability=diffusion.drop_probability,
-            dtype=torch.bfloat16 if self.bf16 else torch.float32,
-            memory_format=self.memory_format,
-        )
 
     def _parallel_model(self, compile_blocks: bool) -> SODA:
         model = build_model(self.config).to(self.processes.device)

@@ -11,16 +11,36 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
-def test_no_kernel_spills(tmp_path: Path) -> None:
+COMPILE_COUNTER_BITS = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from benchmarks.kernel_resources import read_usage
+from soda_kernels.counter_bits.kernel import philox_words as kernel
+signature = dict(out_ptr="*i64", positions_ptr="*i64", total="i32", blocks="i32", count="i32")
+signature |= dict.fromkeys(("SEED", "STREAM", "BLOCK"), "constexpr")
+constants = {(5,): 2**63 + 3, (6,): 2**32 - 1, (7,): 256}
+for architecture in (80, 90, 100):
+    source = ASTSource(kernel, signature, constants)
+    print(read_usage(triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"])[1])
+"""
+
+
+def run_compiling(arguments: list[str], cache: Path) -> str:
     """In a process of its own: where kernels are interpreted they cannot be compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
-        "TRITON_CACHE_DIR": str(tmp_path),
-    }
-    command = [sys.executable, "-m", "benchmarks.kernel_resources", "--json", str(tmp_path / "rows.json")]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "TRITON_CACHE_DIR": str(cache)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_random_words_compile(tmp_path: Path) -> None:
+    assert run_compiling(["-c", COMPILE_COUNTER_BITS], tmp_path).split() == ["0", "0", "0"]
+
+
+@pytest.mark.slow
+def test_no_kernel_spills(tmp_path: Path) -> None:
+    run_compiling(["-m", "benchmarks.kernel_resources", "--json", str(tmp_path / "rows.json")], tmp_path)
     rows = json.loads((tmp_path / "rows.json").read_text())
 
     assert {row["architecture"] for row in rows} == {80, 90, 100}
