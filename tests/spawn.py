@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from soda_fast.__main__ import leave
+
 
 def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
     """`function(*arguments)` in `world_size` processes with torchrun's environment; results in order of rank.
@@ -37,6 +39,7 @@ def _entry(
     }
     result = function(*arguments)
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
+    leave(0)
 
 
 _ports = itertools.count()
