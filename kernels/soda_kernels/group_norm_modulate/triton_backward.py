@@ -26,10 +26,28 @@ from soda_kernels.group_norm_modulate.triton_pieces import (
 
 
 @triton.jit
-def silu_slope(u, FAST: tl.constexpr):
-    """d silu(u) / du."""
-    s = sigmoid(u, FAST)
-    return s * (1.0 + u * (1.0 - s))
+def gradient_of_u(
+    dy,
+    u,
+    seed_ptr,
+    n,
+    position,
+    channel,
+    HW,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    THRESHOLD: tl.constexpr,
+    KEPT_SCALE: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    """du of a tile, float32: dy back through dropout and the activation."""
+    du = dy.to(tl.float32)
+    if DROPOUT:
+        du = dropout(du, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
+    if SILU:
+        s = sigmoid(u, FAST)
+        du *= s * (1.0 + u * (1.0 - s))
+    return du
 
 
 @triton.jit
@@ -84,11 +102,8 @@ def backward_whole(
     shift = channel_vector(shift_ptr, n, shift_stride, channel, exists)
 
     xhat = (x.to(tl.float32) - mean[None, :]) * rstd[None, :]
-    du = dy.to(tl.float32)
-    if DROPOUT:
-        du = dropout(du, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
-    if SILU:
-        du *= silu_slope(xhat * scale[None, :] + shift[None, :], FAST)
+    u = xhat * scale[None, :] + shift[None, :]
+    du = gradient_of_u(dy, u, seed_ptr, n, position, channel, HW, SILU, DROPOUT, THRESHOLD, KEPT_SCALE, FAST)
     du = select(mask, du, EVEN)
     dshift = tl.sum(du, axis=0)
     dscale = tl.sum(du * xhat, axis=0)
@@ -167,11 +182,8 @@ def backward_looped(
             x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             xhat = (x.to(tl.float32) - (mean - bias)[None, :]) * rstd[None, :]
-            du = dy.to(tl.float32)
-            if DROPOUT:
-                du = dropout(du, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
-            if SILU:
-                du *= silu_slope(xhat * scale[None, :] + shift[None, :], FAST)
+            u = xhat * scale[None, :] + shift[None, :]
+            du = gradient_of_u(dy, u, seed_ptr, n, position, channel, HW, SILU, DROPOUT, THRESHOLD, KEPT_SCALE, FAST)
             du = select(mask, du, EVEN)
             du_sums += du
             du_xhat_sums += du * xhat
@@ -197,11 +209,8 @@ def backward_looped(
             x = load_tile(x_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             dy = load_tile(dy_ptr, None, n, position, channel, C, C_X, HW, mask, CHANNELS_LAST, EVEN, WIDE)
             xhat = (x.to(tl.float32) - (mean - bias)[None, :]) * rstd[None, :]
-            du = dy.to(tl.float32)
-            if DROPOUT:
-                du = dropout(du, seed_ptr, n, position, channel, HW, THRESHOLD, KEPT_SCALE)
-            if SILU:
-                du *= silu_slope(xhat * scale[None, :] + shift[None, :], FAST)
+            u = xhat * scale[None, :] + shift[None, :]
+            du = gradient_of_u(dy, u, seed_ptr, n, position, channel, HW, SILU, DROPOUT, THRESHOLD, KEPT_SCALE, FAST)
             dx = (du * scale[None, :] - m1[None, :] - xhat * m2[None, :]) * rstd[None, :]
             if dbias_ptr is not None:
                 dx_sums += select(mask, dx, EVEN)
