@@ -46,12 +46,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real images beside the repository (SODA_FAST_SHARED_DATA names another place); skips where they are absent."""
-    path = Path(os.environ.get("SODA_FAST_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip(f"no real images at {path}")
-    return path

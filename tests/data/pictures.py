@@ -1,6 +1,7 @@
 """Images for the tests of the data path: real ones where they lie beside the repository, made ones always."""
 
 import io
+import os
 import tarfile
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from soda_fast.data.digits import load_digits
 from soda_fast.data.image_set import ArrayImages, FileImages
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL = Path(os.environ.get("SODA_FAST_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TINY_IMAGENET = "tiny-imagenet-100of200-64px.tar.xz"
 COIL = "coil-100-30objects-128px-rgb.tar.xz"
 CIFAR_JPEG = "cifar10-jpeg.tar.xz"
