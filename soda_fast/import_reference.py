@@ -137,7 +137,7 @@ def _write(config: Config, state: dict[str, Tensor], run: RunDirectory) -> None:
         models = [build_model(config) for _ in range(2)]
         for model in models:
             model.load_state_dict(state)
-            parallelize(model, model.blocks, processes.mesh("fsdp"), bf16=False, compile_blocks=False)
+            parallelize(model, model.blocks, processes.mesh("fsdp"), bf16=False)
         optimizer = build_optimizer(models[0], config.train)
         store = CheckpointStore(run.checkpoints, processes, keep=1)
         store.save(0, TrainState(models[0], models[1], optimizer), steps=0)

@@ -258,6 +258,9 @@ class ParallelConfig:
     group of `shard_processes`, copied across groups. ddp: a copy on each process. Gradients are averaged over all."""
     shard_processes: Positive | None = None
     """Processes that share one copy under hsdp. null: those of one machine."""
+    reshard_after_forward: Literal["auto"] | Switch = "auto"
+    """Free a block's gathered weights after its forward pass and gather them again for its backward pass: less memory,
+    half as much again to send. auto: if all gathered weights are larger than 1 GiB."""
 
 
 @section
@@ -268,6 +271,9 @@ class PerfConfig:
     """Arithmetic of the networks; weights, statistics and losses stay fp32. auto: bf16 on GPUs, fp32 on CPUs."""
     compile: Literal["auto"] | Switch = "auto"
     """torch.compile each block. auto: on GPUs."""
+    compile_mode: Literal["default", "max-autotune", "cuda-graphs"] = "default"
+    """How to compile. max-autotune: time the variants of each kernel first, which takes minutes. cuda-graphs: start
+    each block's kernels as one, for small batches, where the host is slower than the GPU."""
     channels_last: Literal["auto"] | Switch = "auto"
     """Memory layout of activations. auto: on GPUs."""
     activation_checkpointing: Switch = False

@@ -1,7 +1,7 @@
 """The training loss. Everything random in it belongs to a sample's position in the run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,8 +56,10 @@ def noise_images(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[Tensor, Noising]:
-    """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it."""
+    """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it, the noise in that layout too."""
     noising = draw_noising(seed, positions, tuple(target.shape[1:]), steps, drop_probability)
+    # In the prediction's layout too, which it will be subtracted from.
+    noising = replace(noising, noise=noising.noise.contiguous(memory_format=memory_format))
     x_t = add_noise(target, noising, alphabar).to(dtype).contiguous(memory_format=memory_format)
     return x_t, noising
 
@@ -75,4 +77,8 @@ def denoising_loss(predict: Callable[..., Tensor], source: Tensor, x_t: Tensor, 
         (N,) float32; the caller reduces.
     """
     predicted = predict(source, x_t, noising.t, noising.drop_mask, noising.dropout_seeds)
-    return (predicted.float() - noising.noise).square().mean(dim=(1, 2, 3))
+    error = predicted.float() - noising.noise
+    if error.is_contiguous(memory_format=torch.channels_last):
+        # The gradient of a mean is laid out in the order of the axes: it would reach the last convolution as NCHW.
+        error = error.permute(0, 2, 3, 1)
+    return error.square().mean(dim=(1, 2, 3))

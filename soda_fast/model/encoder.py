@@ -61,9 +61,13 @@ class ResNetEncoder(nn.Module):
         """The residual stages, in order."""
         return [self.get_submodule(f"layer{number + 1}") for number in range(self.num_stages)]
 
+    def stem(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, C, S', S'): all before the residual stages."""
+        return self.maxpool(F.relu(self.bn1(self.conv1(images))))
+
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, S, S) -> z (N, z_dim), and the pooled features before the last layer (N, D)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        x = self.stem(images)
         for stage in self.stages:
             x = stage(x)
         pooled = x.mean(dim=(2, 3))

@@ -23,8 +23,17 @@ class SODA(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The repeated parts of both networks: the units of compilation, sharding and checkpointing."""
+        """The repeated parts of both networks: the units of sharding and checkpointing."""
         return [*self.encoder.stages, *self.decoder.blocks]
+
+    @property
+    def compiled_methods(self) -> list[tuple[nn.Module, str]]:
+        """What is worth compiling, one by one, as (module, name of a method): all but single operations."""
+        return [
+            (self.encoder, "stem"),
+            (self.decoder.time_emb, "forward"),
+            *((block, "forward") for block in self.blocks),
+        ]
 
     def encode(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, S, S) -> z (N, D)."""

@@ -1,9 +1,7 @@
 """Spread a model over processes: global BatchNorm, compilation, sharding, in this order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import FunctionType, MethodType
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +11,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from soda_fast.parallel.batch_norm import synchronise_batch_norm
+from soda_fast.parallel.compiling import compile_method
+
+# Gathered parameters smaller than this stay from forward to backward: a third less to send, for memory nobody misses.
+KEPT_BYTES = 1 << 30
 
 
 def parallelize(
@@ -21,54 +23,43 @@ def parallelize(
     mesh: DeviceMesh,
     *,
     bf16: bool,
-    compile_blocks: bool,
+    compiled: Sequence[tuple[nn.Module, str]] = (),
+    compile_mode: str = "default",
+    reshard_after_forward: bool | None = None,
     entry_methods: Sequence[str] = (),
     recomputed: Sequence[nn.Module] = (),
-    compiler: str | Callable[..., Any] = "inductor",
 ) -> None:
     """Prepare `model` for training on the processes of `mesh`, in place. Parameter names do not change.
 
     Args:
         model: on its device, with float32 parameters.
-        blocks: its repeated parts: compiled and sharded one by one, so that compile time stays flat and
-            communication overlaps computation.
+        blocks: its repeated parts: sharded one by one, so that communication overlaps computation.
         mesh: from `Processes.mesh`.
         bf16: compute in bfloat16; parameters, gradients' reduction and optimizer stay float32.
-        compile_blocks: torch.compile each block; a block that does not compile whole is an error.
+        compiled: the methods to compile, as (module, name), one by one, so that compile time stays flat.
+        compile_mode: how, see `compile_method`.
+        reshard_after_forward: give a block's gathered parameters back after its forward and gather them again for its
+            backward. None: if all of them together are larger than `KEPT_BYTES`.
         entry_methods: methods besides forward that callers use; FSDP gathers parameters for these too.
         recomputed: those of the blocks whose activations are not kept for the backward pass but computed again. They
             must draw no random numbers and change no buffers.
-        compiler: torch.compile's backend.
     """
     synchronise_batch_norm(model, dist.group.WORLD)
-    if compile_blocks:
-        for block in blocks:
-            # Not block.compile(): that would trace FSDP's hooks too, which torch 2.14 refuses with fullgraph. The hooks
-            # run around the compiled forward instead.
-            block.forward = _compile_apart(block.forward, compiler)
+    for module, name in compiled:
+        compile_method(module, name, compile_mode)
     for block in recomputed:
         # Their dropout is a function of seeds that they are given, so no generator's state needs to be kept.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bf16 else None
+    if reshard_after_forward is None:
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        reshard_after_forward = numbers * (2 if bf16 else 4) > KEPT_BYTES
     for block in (*blocks, model):
-        fully_shard(block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy())
+        fully_shard(
+            block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy(), reshard_after_forward=reshard_after_forward
+        )
     for method in entry_methods:
         register_fsdp_forward_method(model, method)
-
-
-def _compile_apart(method: Callable[..., Any], compiler: str | Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile of a bound method with a code object of its own, whole and for fixed shapes.
-
-    torch.compile keeps what it has compiled with the code object, tries the entries one after the other, and gives up
-    at eight: more than eight blocks of one class and different shapes would be an error, and fewer would be slow. It
-    also takes the second block's other widths for a reason to compile for any.
-    """
-    function = method.__func__  # type: ignore[attr-defined]
-    code = function.__code__.replace()
-    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    own.__kwdefaults__ = function.__kwdefaults__
-    bound = MethodType(own, method.__self__)  # type: ignore[attr-defined]
-    return torch.compile(bound, fullgraph=True, dynamic=False, backend=compiler)
 
 
 def reshard(model: nn.Module) -> None:

@@ -51,20 +51,20 @@ class FiniteGuard:
     """Remembers, on the device, the first step whose gradient was not finite."""
 
     def __init__(self, device: torch.device) -> None:
-        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def watch(self, grad_norm: Tensor, step: int) -> None:
         """Note the gradient norm (0-d) of `step`; does not wait for the device."""
-        bad = ~torch.isfinite(grad_norm) & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, step, self._first_bad)
+        bad = ~torch.isfinite(grad_norm) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, step, self.first_bad)
 
-    def check(self) -> None:
-        """Wait for the device.
+    def check(self, first_bad: int | None = None) -> None:
+        """Stop a training that diverged. Waits for the device, unless `first_bad` has been read already.
 
         Raises:
             NonFiniteError: a step's gradient was not finite. The weights are those from before it.
         """
-        step = int(self._first_bad.item())
+        step = int(self.first_bad.item()) if first_bad is None else first_bad
         if step >= 0:
             raise NonFiniteError(
                 f"the loss or its gradient became NaN or infinite in step {step} (counted from 0), which did not "

@@ -49,11 +49,12 @@ class Trainer:
         self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
         self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
         self.bf16 = config.perf.precision == "bf16" or self._on_gpu(config.perf.precision)
-        self.model = self._parallel_model(compile_blocks=self._on_gpu(config.perf.compile))
-        self.ema = WeightAverage(self.model, self._parallel_model(compile_blocks=False), config.train.ema_beta)
+        self.model = self._parallel_model(compiled=self._on_gpu(config.perf.compile))
+        self.ema = WeightAverage(self.model, self._parallel_model(compiled=False), config.train.ema_beta)
         self.optimizer = build_optimizer(self.model, config.train)
 
         self.images_seen = 0
+        self.compiled = False
         self.loss_sum = torch.zeros((), device=processes.device)
         self.grad_norm = torch.zeros((), device=processes.device)
         self.guard = FiniteGuard(processes.device)
@@ -86,7 +87,17 @@ class Trainer:
                         self._save()
 
     def step(self, parts: list[Batch]) -> None:
-        """One optimisation step on this process's share of a global batch, cut into accumulation parts."""
+        """One optimisation step on this process's share of a global batch, cut into accumulation parts.
+
+        The first one compiles; if a later one would have to, that is an error: training would be slow unnoticed.
+        """
+        with torch.compiler.set_stance("fail_on_recompile" if self.compiled else "default"):
+            self._step(parts)
+        self.compiled = True
+
+    def _step(self, parts: list[Batch]) -> None:
+        if self.config.perf.compile_mode == "cuda-graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         self.model.train()
         self._set_learning_rates()
         for number, batch in enumerate(parts, start=1):
@@ -146,15 +157,18 @@ class Trainer:
         finally:
             loader.close()
 
-    def _parallel_model(self, compile_blocks: bool) -> SODA:
+    def _parallel_model(self, compiled: bool) -> SODA:
         model = build_model(self.config).to(self.processes.device)
         choose_kernels(model, self.config.perf.kernels, self.processes.device)
+        reshard = self.config.parallel.reshard_after_forward
         parallelize(
             model,
             model.blocks,
             self.processes.mesh(self.config.parallel.strategy, self.config.parallel.shard_processes),
             bf16=self.bf16,
-            compile_blocks=compile_blocks,
+            compiled=model.compiled_methods if compiled else (),
+            compile_mode=self.config.perf.compile_mode,
+            reshard_after_forward=None if reshard == "auto" else reshard,
             entry_methods=("encode", "features", "denoise"),
             # Not the encoder's: its BatchNorm would count every batch twice.
             recomputed=model.decoder.blocks if self.config.perf.activation_checkpointing else (),
@@ -173,15 +187,20 @@ class Trainer:
         return every_images > 0 and self.images_seen // every_images > before // every_images
 
     def _log(self) -> None:
-        self.guard.check()
+        loss_sum, grad_norm, first_bad = self._read_from_device()
+        self.guard.check(int(first_bad))
         steps = max(self.images_seen - self.metrics.logged_images, self.batch_images) // self.batch_images
-        loss = (self.processes.mean(self.loss_sum) / steps).item()
         self.loss_sum.zero_()
         pace = self.clock.lap(steps * self.batch_images)
         encoder, decoder = (group["lr"] for group in self.optimizer.param_groups)
-        values = {"loss": loss, "grad_norm": self.grad_norm.item(), "encoder_lr": encoder, "decoder_lr": decoder}
+        values = {"loss": loss_sum / steps, "grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
         self.metrics.log(self.images_seen, values)
+
+    def _read_from_device(self) -> list[float]:
+        """Sum of the losses, last gradient norm, first step that was not finite: one transfer, where the host waits."""
+        values = (self.processes.mean(self.loss_sum), self.grad_norm, self.guard.first_bad)
+        return torch.stack([value.double() for value in values]).tolist()
 
     def _write_samples(self) -> None:
         self.guard.check()

@@ -44,7 +44,8 @@ def test_names_and_numbers_stay(compile_blocks: bool) -> None:
     x = torch.randn(2, 4, 4, 4)
     with start_processes("cpu") as processes:
         blocks = [wrapped.first, wrapped.second]
-        parallelize(wrapped, blocks, processes.mesh("fsdp"), bf16=False, compile_blocks=compile_blocks)
+        compiled = [(block, "forward") for block in blocks] if compile_blocks else []
+        parallelize(wrapped, blocks, processes.mesh("fsdp"), bf16=False, compiled=compiled)
         assert list(wrapped.state_dict()) == list(plain.state_dict())
         for _ in range(2):  # the second step must not compile again
             expected, found = plain(x), wrapped(x)
@@ -87,9 +88,10 @@ def test_blocks_of_many_shapes_compile_once_each() -> None:
         count += 1
         return graph
 
-    with start_processes("cpu") as processes:
-        mesh = processes.mesh("fsdp")
-        parallelize(network, list(network.layers), mesh, bf16=False, compile_blocks=True, compiler=count_graphs)
+    with start_processes("cpu") as processes, torch.compiler.set_stance("default", force_backend=count_graphs):
+        layers = list(network.layers)
+        compiled = [(layer, "forward") for layer in layers]
+        parallelize(network, layers, processes.mesh("fsdp"), bf16=False, compiled=compiled)
         for _ in range(3):
             network(torch.ones(2, 1)).sum().backward()
     assert count == 12
@@ -102,7 +104,7 @@ def test_recomputed_activations_change_nothing() -> None:
     x = torch.randn(4, 1)
     with start_processes("cpu") as processes:
         layers = list(wrapped.layers)
-        parallelize(wrapped, layers, processes.mesh("fsdp"), bf16=False, compile_blocks=False, recomputed=layers)
+        parallelize(wrapped, layers, processes.mesh("fsdp"), bf16=False, recomputed=layers)
         plain(x).sum().backward()
         wrapped(x).sum().backward()
         for (name, one), other in zip(plain.named_parameters(), wrapped.parameters(), strict=True):
@@ -110,7 +112,7 @@ def test_recomputed_activations_change_nothing() -> None:
 
 
 def test_the_default_decoder_compiles_for_fixed_shapes(tmp_path: Path) -> None:
-    """As many graphs as blocks, in the first step alone; none of them for shapes of any size."""
+    """As many graphs as methods, in the first step alone; none of them for shapes of any size."""
     tree = tiny_tree(tmp_path, 1)
     tree["model"]["decoder"] = {"channels": 32, "dropout": 0.1}
     tree["data"] |= {"target_size": 16}
@@ -123,11 +125,11 @@ def test_the_default_decoder_compiles_for_fixed_shapes(tmp_path: Path) -> None:
         return graph
 
     seeds, t = torch.arange(2), torch.tensor([3, 9])
-    with start_processes("cpu") as processes:
+    with start_processes("cpu") as processes, torch.compiler.set_stance("default", force_backend=note_shapes):
         mesh = processes.mesh("fsdp")
-        parallelize(model, model.blocks, mesh, bf16=False, compile_blocks=True, compiler=note_shapes)
+        parallelize(model, model.blocks, mesh, bf16=False, compiled=model.compiled_methods)
         for _ in range(2):
             x = torch.randn(2, 3, 16, 16)
             model(torch.randn(2, 3, 8, 8), x, t, torch.zeros(2), seeds).sum().backward()
-            assert len(sizes) == len(model.blocks) > 20
+            assert len(sizes) == len(model.compiled_methods) > 20
     assert not any(sizes)
