@@ -11,6 +11,7 @@ from pathlib import Path
 
 from soda_fast import __version__
 from soda_fast.config import Config, help_text, load_config, to_yaml
+from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
 
 USAGE_ERROR = 2
@@ -63,6 +64,25 @@ def _dry_run(config: Config) -> None:
     print(describe(config))
 
 
+def _prepare(options: argparse.Namespace) -> None:
+    if options.url and not options.download:
+        raise ValueError("--url is where --download fetches from; give both")
+    from soda_fast.prepare.run import check, prepare
+
+    if options.check:
+        check(options.dataset, options.root, options.source, options.part, options.processes)
+        return
+    prepare(
+        options.dataset,
+        options.root,
+        source=options.source,
+        download_first=options.download,
+        url=options.url,
+        part=options.part,
+        processes=options.processes,
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     run = RunDirectory(options.run)
     run.load_config()
@@ -101,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"soda_fast {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
+    _add_prepare(verbs)
     train = verbs.add_parser(
         "train",
         help="train a configuration, or resume its run",
@@ -145,3 +166,26 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("run", metavar="RUN", type=Path, help="run directory to make")
     importing.set_defaults(verb=_import)
     return parser
+
+
+def _add_prepare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    prepare = verbs.add_parser(
+        "prepare",
+        help="verify a data set and make a store of it, or check its images",
+        description="Turn a data set into a store in DIR: tar shards that any WebDataset reader opens, and an index. "
+        "No pixel changes. `train` with data.root=DIR then reads the store. After an interruption, the same command "
+        "goes on.",
+    )
+    prepare.add_argument("dataset", metavar="DATASET", choices=DATASETS, help=", ".join(DATASETS))
+    prepare.add_argument("--root", metavar="DIR", type=Path, default=Path("data"), help="where stores lie (data)")
+    prepare.add_argument(
+        "--source", metavar="PATH", type=Path, help="archive, or folder of archives or of a tree (DIR)"
+    )
+    prepare.add_argument("--download", action="store_true", help="fetch the official archive into DIR first")
+    prepare.add_argument("--url", help="with --download: another address of the same archive, as of a mirror")
+    prepare.add_argument("--part", action="store_true", help="accept a part of the official data set")
+    prepare.add_argument("--processes", metavar="N", type=int, help="worker processes (the cores)")
+    prepare.add_argument(
+        "--check", action="store_true", help="decode every image, name all that cannot be, and write nothing"
+    )
+    prepare.set_defaults(verb=_prepare)

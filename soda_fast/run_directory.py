@@ -22,6 +22,8 @@ FREE_KEYS = (
     "run.dir",
     "data.root",
     "data.backend",
+    "data.on_unreadable",
+    "data.unreadable_limit",
     "data.threads",
     "data.prefetch_batches",
     "train.images",

@@ -60,10 +60,12 @@ class ViewConfig:
 class DataConfig:
     """Images, and the two views that the model sees of each."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "folder"] = "cifar10"
-    """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/."""
+    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "folder", "webdataset"] = "cifar10"
+    """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/. `webdataset`: tar shards
+    of images (.jpg, .jpeg, .png) with labels (.cls or .json), as train/*.tar or train-*.tar, and val or test alike."""
     root: str = "data"
-    """Folder that holds the data set (unused by digits, which come with scikit-learn)."""
+    """Folder that holds the data set, or its store as `soda-fast prepare` made it, which then is what is read (unused
+    by digits, which come with scikit-learn)."""
     backend: Literal["auto", "dali", "torchvision"] = "auto"
     """What decodes and augments. auto: DALI where it is installed, else torchvision."""
     source_size: Dimension = 32
@@ -82,6 +84,11 @@ class DataConfig:
     """Deviation of the Gaussian noise added to the normalised source view in training."""
     threads: NonNegative = 0
     """CPU threads of the data pipeline in each process. 0: the cores divided among the machine's processes."""
+    on_unreadable: Literal["error", "replace"] = "error"
+    """Images that cannot be decoded. error: stop, naming file and cause. replace: the next readable image of the same
+    class stands in; unreadable.tsv in the run directory lists them."""
+    unreadable_limit: Probability = 0.01
+    """Largest share of a split's images that may be replaced; beyond it the run stops."""
     prefetch_batches: Positive = 2
     """Batches that DALI prepares ahead of the one in use."""
 

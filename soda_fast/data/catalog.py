@@ -7,10 +7,14 @@ from soda_fast.config.schema import DataConfig
 from soda_fast.data.cifar import load_cifar
 from soda_fast.data.dataset import RGB, Dataset
 from soda_fast.data.digits import load_digits
-from soda_fast.data.folder import load_folder
-from soda_fast.data.image_files import measure
+from soda_fast.data.folder import list_folder
+from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
-from soda_fast.data.tiny_imagenet import load_tiny_imagenet
+from soda_fast.data.shard_images import load_store
+from soda_fast.data.tiny_imagenet import list_tiny_imagenet
+from soda_fast.data.unreadable import check_policy
+from soda_fast.data.webdataset import load_webdataset
+from soda_fast.store.layout import find_store
 
 __all__ = ["Dataset", "known_statistics", "known_train_images", "load_dataset"]
 
@@ -32,12 +36,12 @@ _KNOWN = {
 
 
 def known_train_images(name: str) -> int | None:
-    """Training images of an official data set, its files not needed; None for folder."""
+    """Training images of an official data set, its files not needed; None for folder and webdataset."""
     return _KNOWN[name].train_images if name in _KNOWN else None
 
 
 def known_statistics(name: str) -> tuple[RGB, RGB]:
-    """Mean and deviation of an official data set, its files not needed. Raises ValueError for folder."""
+    """Mean and deviation of an official data set, its files not needed. Raises ValueError for folder and webdataset."""
     if name not in _KNOWN:
         raise ValueError(
             f"data.dataset {name}: mean and deviation are not known beforehand; give data.mean and data.std"
@@ -52,9 +56,16 @@ def load_dataset(data: DataConfig) -> Dataset:
         ValueError: files are missing, damaged or unusable; names them and the remedy.
     """
     train, test, class_names = _load_images(data.dataset, Path(data.root))
+    for split, images in (("train", train), ("test", test)):
+        if images is not None:
+            check_policy(images, split, data.on_unreadable, data.unreadable_limit)
     mean, std = data.mean, data.std
     if mean is None or std is None:
-        own_mean, own_std = known_statistics(data.dataset) if data.dataset in _KNOWN else measure(train)
+        own_mean, own_std = (
+            known_statistics(data.dataset)
+            if data.dataset in _KNOWN
+            else measure(train, skip_unreadable=data.on_unreadable == "replace")
+        )
         mean, std = mean or own_mean, std or own_std
     if min(std) <= 0:
         raise ValueError(f"data.std is {list(std)}; every channel's deviation must be positive")
@@ -62,12 +73,17 @@ def load_dataset(data: DataConfig) -> Dataset:
 
 
 def _load_images(name: str, root: Path) -> tuple[ImageSet, ImageSet | None, tuple[str, ...]]:
+    """From the store if there is one, else from what the data set is published as."""
     if name == "digits":
         return load_digits()
     if not root.is_dir():
         raise ValueError(f"data.root {root}: is not a folder; create it, or point data.root to the images of {name}")
+    store = find_store(root, name)
+    if store is not None:
+        return load_store(store)
     if name in ("cifar10", "cifar100"):
         return load_cifar(name, root)
-    if name == "tiny_imagenet":
-        return load_tiny_imagenet(root)
-    return load_folder(root)
+    if name == "webdataset":
+        return load_webdataset(root)
+    classes, train, test = list_tiny_imagenet(root) if name == "tiny_imagenet" else list_folder(root)
+    return scan(*train), None if test is None else scan(*test), tuple(classes)

@@ -16,6 +16,8 @@ import numpy as np
 
 from soda_fast.data.image_set import ArrayImages
 
+_MAX_FILE_BYTES = 256 << 20  # the largest file, CIFAR-100's train, has 155 MB
+
 
 @dataclass(frozen=True)
 class CifarFiles:
@@ -68,7 +70,8 @@ def load_cifar(
 ) -> tuple[ArrayImages, ArrayImages, tuple[str, ...]]:
     """Train, test and the classes' names.
 
-    Looked for in this order: the unpacked folder in `root`, in `root/NAME`, the archive in `root`, in `root/NAME`.
+    Looked for in this order: `root` is the archive, or the unpacked folder itself; the unpacked folder in `root`, in
+    `root/NAME`; the archive in `root`, in `root/NAME`.
 
     Args:
         name: "cifar10" or "cifar100" (with its 100 fine classes).
@@ -99,7 +102,10 @@ def _unpickle(contents: dict[str, bytes], file: str) -> dict[bytes, Any]:
 
 def _verified_contents(root: Path, name: str, files: CifarFiles) -> dict[str, bytes]:
     """{file: bytes}, every file with the checksum it must have."""
-    for place in (root / files.folder, root / name / files.folder):
+    if root.is_file():
+        return _verified_archive(root, files)
+    here = root if any((root / file).is_file() for file in files.train) else root / files.folder
+    for place in (here, root / name / files.folder):
         if place.is_dir():
             return {file: _verified(_read(place / file), place / file, md5) for file, md5 in files.checksums.items()}
     for place in (root / files.archive, root / name / files.archive):
@@ -116,6 +122,7 @@ def _verified_archive(archive: Path, files: CifarFiles) -> dict[str, bytes]:
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
+                _refuse_hostile(archive, member)
                 folder, _, file = member.name.removeprefix("./").partition("/")
                 if folder == files.folder and file in files.checksums and member.isfile():
                     stream = tar.extractfile(member)
@@ -128,6 +135,12 @@ def _verified_archive(archive: Path, files: CifarFiles) -> dict[str, bytes]:
     if missing:
         raise ValueError(f"{archive}: holds no {files.folder}/{missing[0]}; download the archive again")
     return contents
+
+
+def _refuse_hostile(archive: Path, member: tarfile.TarInfo) -> None:
+    leads_out = member.name.startswith("/") or ".." in member.name.split("/")
+    if leads_out or not (member.isfile() or member.isdir()) or member.size > _MAX_FILE_BYTES:
+        raise ValueError(f"{archive}: refused, because {member.name!r} in it is nothing the official archive holds")
 
 
 def _read(path: Path) -> bytes:

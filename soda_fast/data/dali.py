@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
-from soda_fast.data.image_set import ArrayImages, ImageSet, culprit
+from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
+from soda_fast.store.pictures import encode_png
 
 
 class DaliExecutor:
@@ -43,24 +45,30 @@ class DaliExecutor:
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """One (N, S, S, 3) uint8 tensor for each plan. Raises ValueError naming a file that cannot be decoded."""
+        """One (N, S, S, 3) uint8 tensor for each plan. Raises UnreadableImages naming all that cannot be decoded."""
+        outputs = self._run(self._read(indices), plans)
+        if outputs is None:
+            outputs = self._run(self._decode(indices), plans)
+        assert outputs is not None, "DALI refuses a PNG written by Pillow"
+        views = [self._copy(output) for output in outputs]
+        return [apply_randaugment(view, plan) for view, plan in zip(views, plans, strict=True)]
+
+    def _run(self, images: Any, plans: Sequence[ViewPlan]) -> Any:
+        """The pipeline's outputs; None if it cannot decode an image."""
         pipeline = self._pipeline
-        pipeline.feed_input("images", self._read(indices), layout=None if self.images.encoded else "HWC")
+        pipeline.feed_input("images", images, layout=None if self.images.encoded else "HWC")
         for number, plan in zip(self._views, plans, strict=True):
             pipeline.feed_input(f"start{number}", np.stack((plan.top, plan.left), axis=1).astype(np.int32))
             pipeline.feed_input(f"shape{number}", np.stack((plan.height, plan.width), axis=1).astype(np.int32))
             pipeline.feed_input(f"flip{number}", plan.flip.astype(np.int32))
         try:
-            outputs = pipeline.run()
-        except RuntimeError as error:
+            return pipeline.run()
+        except RuntimeError:
             # DALI says only that something failed to decode, and calls its pipeline unusable.
             self._pipeline = self._build()
-            found = culprit(self.images, indices)
-            if found is None:
+            if not self.images.encoded:
                 raise
-            raise found from error
-        views = [self._copy(output) for output in outputs]
-        return [apply_randaugment(view, plan) for view, plan in zip(views, plans, strict=True)]
+            return None
 
     def close(self) -> None:
         """Free the pipeline's threads and memory."""
@@ -70,7 +78,12 @@ class DaliExecutor:
     def _read(self, indices: NDArray[np.int64]) -> Any:
         if isinstance(self.images, ArrayImages):
             return self.images.pixels[indices]
-        return list(self._pool.map(lambda index: self.images.read(int(index)), indices))
+        return map_readable(self._pool, self.images.read, indices.tolist())
+
+    def _decode(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """The images as PNGs of what Pillow decodes, which also tells those apart that it cannot."""
+        pixels = map_readable(self._pool, self.images.decode, indices.tolist())
+        return [np.frombuffer(encode_png(image, compress_level=1), np.uint8) for image in pixels]
 
     def _build(self) -> Any:
         gpu = None

@@ -22,7 +22,8 @@ class ViewExecutor(Protocol):
         """Views of the images at `indices` (N,): for each plan an (N, S, S, 3) uint8 RGB tensor on the device.
 
         Raises:
-            ValueError: an image cannot be read or decoded; names the file.
+            ValueError: a file cannot be read; names it.
+            UnreadableImages: images cannot be decoded; names them, and the executor can go on.
         """
         ...
 

@@ -3,32 +3,35 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from soda_fast.data.image_files import find_images, scan
-from soda_fast.data.image_set import FileImages
+from soda_fast.data.image_files import find_images
+
+Listing = tuple[list[Path], NDArray[np.int64]]
+"""Files and their labels."""
 
 
-def load_folder(root: Path) -> tuple[FileImages, FileImages | None, tuple[str, ...]]:
-    """Train, test and the classes' names.
+def list_folder(root: Path) -> tuple[list[str], Listing, Listing | None]:
+    """The classes' names, train, and test.
 
     Classes are the folders in root/train, in the order of their names. The test split is root/test; where there is
     none, root/val; with neither, None.
 
     Raises:
-        ValueError: no train/, no classes, a class without images, a test class that train lacks, or an unusable image.
+        ValueError: no train/, no classes, a class without images, or a test class that train lacks.
     """
     classes = train_classes(root)
-    train = load_folder_split(root / "train", classes, classes)
+    train = list_split(root / "train", classes, classes)
     tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
     if not tests:
-        return train, None, tuple(classes)
+        return classes, train, None
     test_classes = _class_folders(tests[0])
     unknown = [name for name in test_classes if name not in classes]
     if unknown:
         raise ValueError(
             f"{tests[0] / unknown[0]}: is a class that {root / 'train'} does not have; rename, add or remove it"
         )
-    return train, load_folder_split(tests[0], test_classes, classes), tuple(classes)
+    return classes, train, list_split(tests[0], test_classes, classes)
 
 
 def train_classes(root: Path) -> list[str]:
@@ -48,7 +51,7 @@ def _class_folders(split: Path) -> list[str]:
     return names
 
 
-def load_folder_split(split: Path, names: list[str], classes: list[str]) -> FileImages:
+def list_split(split: Path, names: list[str], classes: list[str]) -> Listing:
     """The images of the class folders `names` in `split`; their labels are their places in `classes`."""
     labels_of = {name: label for label, name in enumerate(classes)}
     paths: list[Path] = []
@@ -59,4 +62,4 @@ def load_folder_split(split: Path, names: list[str], classes: list[str]) -> File
             raise ValueError(f"{split / name}: holds no .jpg, .jpeg or .png file; add images or remove the folder")
         paths += found
         labels += [labels_of[name]] * len(found)
-    return scan(paths, np.array(labels, np.int64))
+    return paths, np.array(labels, np.int64)

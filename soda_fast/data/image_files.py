@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from soda_fast.data.dataset import RGB
-from soda_fast.data.image_set import FileImages, ImageSet
+from soda_fast.data.image_set import FileImages, ImageSet, UnreadableImage
+from soda_fast.store.pictures import PictureError, read_header
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-# What DALI decodes to the RGB that Pillow decodes it to. MPO is a JPEG with more pictures behind the first.
-_FORMATS = frozenset({"JPEG", "MPO", "PNG"})
-_MODES = frozenset({"RGB", "RGBA", "CMYK", "L", "LA", "P", "1"})
 _SCAN_THREADS = 8  # headers on a network file system wait rather than compute
 _MEASURED_IMAGES = 2048
 
@@ -32,44 +29,54 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], labels: NDArray[np.int64]) -> FileImages:
-    """Read all headers.
+    """Read all headers; of an image whose header cannot be understood, height and width are 0.
 
     Raises:
-        ValueError: a file is unreadable, or is of a kind that backends decode differently; names the file.
+        ValueError: a file cannot be read; names it.
     """
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        sizes = np.array(list(pool.map(_header, paths, chunksize=64)), np.int64).reshape(-1, 2)
+        sizes = np.array(list(pool.map(_size, paths, chunksize=64)), np.int64).reshape(-1, 2)
     return FileImages(paths, labels, sizes[:, 0].copy(), sizes[:, 1].copy())
 
 
-def _header(path: Path) -> tuple[int, int]:
+def _size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, as stored."""
     try:
-        with Image.open(path) as image:
-            kind, mode, (width, height) = image.format, image.mode, image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path}: is no readable image ({str(error).splitlines()[0]}); replace or remove the file"
-        ) from error
-    if kind not in _FORMATS:
-        raise ValueError(f"{path}: is a {kind} file; convert it to JPEG or PNG, or remove it")
-    if mode not in _MODES:
-        raise ValueError(f"{path}: has pixels of Pillow's mode {mode}; convert it to 8-bit RGB, or remove it")
-    return height, width
+        header = read_header(path)
+    except PictureError:
+        return 0, 0
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); restore or remove the file") from error
+    return header.height, header.width
 
 
-def measure(images: ImageSet) -> tuple[RGB, RGB]:
+def measure(images: ImageSet, skip_unreadable: bool = False) -> tuple[RGB, RGB]:
     """Mean and deviation of the channels over up to 2,048 evenly spaced images, each counting the same.
+
+    Args:
+        images: of the training split.
+        skip_unreadable: leave out images that cannot be decoded.
 
     Raises:
         ValueError: an image cannot be decoded, or a channel does not vary.
     """
     count = min(len(images), _MEASURED_IMAGES)
     chosen = np.arange(count) * len(images) // count
+
+    def moments(index: int) -> NDArray[np.float64] | None:
+        try:
+            return _moments(images.decode(index))
+        except UnreadableImage:
+            if not skip_unreadable:
+                raise
+            return None
+
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         # map keeps the order, so the sums are added in one order whatever the threads do.
-        moments = np.array(list(pool.map(lambda index: _moments(images.decode(int(index))), chosen)))
-    mean, square = moments.mean(axis=0)
+        found = [both for both in pool.map(moments, chosen.tolist()) if both is not None]
+    if not found:
+        raise ValueError("data.root: not one training image can be decoded; soda-fast prepare --check names all")
+    mean, square = np.array(found).mean(axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 0))
     if std.min() < 1e-4:
         raise ValueError("data.std: a channel of the training images does not vary; give data.mean and data.std")

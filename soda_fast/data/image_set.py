@@ -1,20 +1,28 @@
-"""The images of one split, whether they lie in memory or in files."""
+"""The images of one split, whether they lie in memory, in files, or in tar shards (shard_images.py)."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+
+from soda_fast.store.pictures import PictureError, decode, make_plain
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded; names it, the cause and the remedy. index: its place in the image set."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class ImageSet(ABC):
     """N labelled images.
 
     labels: (N,) int64. heights, widths: (N,) int64, pixels as stored: tags of orientation (EXIF) are ignored, by every
-    backend. encoded: whether `read` gives a file's bytes or pixels.
+    backend; 0: the image is known to be unreadable. encoded: whether `read` gives a file's bytes or pixels.
     """
 
     encoded: bool
@@ -27,10 +35,11 @@ class ImageSet(ABC):
 
     @abstractmethod
     def read(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB pixels, or the (bytes,) of an encoded file.
+        """(H, W, 3) RGB pixels, or the (bytes,) of an encoded file that every decoder reads alike.
 
         Raises:
             ValueError: a file cannot be read; names it.
+            UnreadableImage: it can, and is no image.
         """
 
     @abstractmethod
@@ -46,7 +55,8 @@ class ImageSet(ABC):
         """(H, W, 3) RGB pixels as Pillow decodes them.
 
         Raises:
-            ValueError: the file cannot be read or decoded; names it and the remedy.
+            ValueError: a file cannot be read; names it.
+            UnreadableImage: it can, and is no image.
         """
 
 
@@ -87,15 +97,57 @@ class ArrayImages(ImageSet):
         return self.pixels[index]
 
 
-class FileImages(ImageSet):
+class EncodedImages(ImageSet):
+    """Images in files or in parts of files."""
+
+    encoded = True
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The image's bytes as stored. Raises ValueError naming a file that cannot be read."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        content = self.content(index)
+        if not self.known_plain(index):
+            try:
+                content = make_plain(content)
+            except PictureError as error:
+                raise self.unreadable(index, str(error)) from error
+        return np.frombuffer(content, np.uint8)
+
+    def known_plain(self, index: int) -> bool:
+        """Whether the file's structure was looked at before, and found to be ordinary."""
+        return False
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        try:
+            pixels = decode(self.content(index))
+        except PictureError as error:
+            raise self.unreadable(index, str(error)) from error
+        if pixels.shape[:2] != (self.heights[index], self.widths[index]):
+            raise UnreadableImage(
+                index,
+                f"{self.describe(index)}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, was "
+                f"{self.widths[index]}x{self.heights[index]} when the data set was opened; leave the files alone while "
+                "they are in use",
+            )
+        return pixels
+
+    def unreadable(self, index: int, cause: str) -> UnreadableImage:
+        """The error that names an image, the cause and the remedy."""
+        return UnreadableImage(
+            index,
+            f"{self.describe(index)}: {cause}; replace the file or remove it, or set data.on_unreadable=replace",
+        )
+
+
+class FileImages(EncodedImages):
     """Encoded images in files.
 
     Args:
         paths: N files.
         labels, heights, widths: (N,) int64.
     """
-
-    encoded = True
 
     def __init__(
         self,
@@ -107,9 +159,9 @@ class FileImages(ImageSet):
         super().__init__(labels, heights, widths)
         self.paths = paths
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def content(self, index: int) -> bytes:
         try:
-            return np.fromfile(self.paths[index], np.uint8)
+            return self.paths[index].read_bytes()
         except OSError as error:
             raise ValueError(
                 f"{self.paths[index]}: cannot be read ({error.strerror}); restore the file or remove it from the data "
@@ -122,29 +174,3 @@ class FileImages(ImageSet):
     def subset(self, indices: NDArray[np.int64]) -> "FileImages":
         paths = [self.paths[i] for i in indices]
         return FileImages(paths, self.labels[indices], self.heights[indices], self.widths[indices])
-
-    def decode(self, index: int) -> NDArray[np.uint8]:
-        try:
-            with Image.open(io.BytesIO(self.read(index).tobytes())) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{self.paths[index]}: cannot be decoded ({str(error).splitlines()[0]}); replace the file or remove it"
-            ) from error
-        if pixels.shape[:2] != (self.heights[index], self.widths[index]):
-            raise ValueError(
-                f"{self.paths[index]}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, was "
-                f"{self.widths[index]}x{self.heights[index]} when the data set was opened; leave the files alone while "
-                "they are in use"
-            )
-        return pixels
-
-
-def culprit(images: ImageSet, indices: NDArray[np.int64]) -> ValueError | None:
-    """Find the image of a failed batch that Pillow cannot decode either: the error that names it, or None."""
-    for index in indices:
-        try:
-            images.decode(int(index))
-        except ValueError as error:
-            return error
-    return None

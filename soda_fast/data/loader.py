@@ -1,5 +1,6 @@
 """Order, plan, backend, finish: from positions of the run to batches on the device."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,7 +16,8 @@ from soda_fast.data.executor import make_executor
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import local_positions, sample_indices
 from soda_fast.data.prefetch import Prefetcher
-from soda_fast.data.views import check_view, clean_plan, plan
+from soda_fast.data.unreadable import Readable, Replaced
+from soda_fast.data.views import ViewPlan, check_view, clean_plan, plan
 
 
 class TrainLoader:
@@ -71,6 +73,7 @@ class TrainLoader:
                     yield self._batch(local_positions(start, global_batch, rank, world, part, parts), statistics)
                 start += global_batch
 
+        self._readable = Readable(images, data.on_unreadable)
         self._images, self._data, self._seed, self._device = images, data, seed, device
         self._prefetched = Prefetcher(batches, data.prefetch_batches, device, lambda batch: list(vars(batch).values()))
 
@@ -80,6 +83,11 @@ class TrainLoader:
     def __next__(self) -> Batch:
         return next(self._prefetched)
 
+    @property
+    def replaced(self) -> list[Replaced]:
+        """Unreadable images that this process met so far, a few batches ahead of those it gave out."""
+        return self._readable.replaced
+
     def close(self) -> None:
         """Stop the background thread and free the backend."""
         self._prefetched.close()
@@ -88,12 +96,14 @@ class TrainLoader:
     def _batch(self, positions: NDArray[np.int64], statistics: "Statistics") -> Batch:
         images, data, seed = self._images, self._data, self._seed
         indices = sample_indices(seed, positions, len(images))
-        sizes = images.heights[indices], images.widths[indices]
-        plans = [
-            plan(data.source, seed, "source", positions, *sizes),
-            plan(data.target, seed, "target", positions, *sizes),
-        ]
-        source, target = self._execute(indices, plans)
+
+        def planned(heights: NDArray[np.int64], widths: NDArray[np.int64]) -> list[ViewPlan]:
+            return [
+                plan(data.source, seed, "source", positions, heights, widths),
+                plan(data.target, seed, "target", positions, heights, widths),
+            ]
+
+        source, target = self._readable.views(self._execute, indices, planned)
         place = to_device(positions, self._device)
         source = statistics.normalise(source)
         if data.source_noise:
@@ -141,20 +151,29 @@ def iterate_views(
         ValueError: an image cannot be read or decoded; names the file.
     """
     batches = [np.asarray(batch, np.int64) for batch in batches]
+    readable = Readable(images, data.on_unreadable)
     execute = make_executor(images, (size,), data, device, max((len(batch) for batch in batches), default=1))
     statistics = Statistics(mean, std, device)
 
     def make() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in batches:
-            sizes = images.heights[indices], images.widths[indices]
             positions = indices + epoch * len(images)
-            planned = clean_plan(*sizes) if view is None else plan(view, seed, stream, positions, *sizes)
-            (pixels,) = execute(indices, [planned])
+
+            def planned(
+                heights: NDArray[np.int64], widths: NDArray[np.int64], positions: NDArray[np.int64] = positions
+            ) -> list[ViewPlan]:
+                if view is None:
+                    return [clean_plan(heights, widths)]
+                return [plan(view, seed, stream, positions, heights, widths)]
+
+            (pixels,) = readable.views(execute, indices, planned)
             yield statistics.normalise(pixels), to_device(indices, device)
 
     prefetched = Prefetcher(make, data.prefetch_batches, device, list)
     try:
         yield from prefetched
+        for replaced in readable.replaced:
+            warnings.warn(f"{replaced.cause}: {images.describe(replaced.by)} stands in for it", stacklevel=2)
     finally:
         prefetched.close()
         execute.close()

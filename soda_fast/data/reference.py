@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.operations import OPERATIONS, magnitude
+from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 
 _NEAREST = InterpolationMode.NEAREST
@@ -33,7 +34,7 @@ class TorchvisionExecutor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-views")
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """One (N, S, S, 3) uint8 tensor for each plan. Raises ValueError naming a file that cannot be decoded."""
+        """One (N, S, S, 3) uint8 tensor for each plan. Raises UnreadableImages naming all that cannot be decoded."""
         views = [np.empty((len(indices), size, size, 3), np.uint8) for size in self.sizes]
 
         def make(row: int) -> None:
@@ -41,7 +42,7 @@ class TorchvisionExecutor:
             for view, size, plan in zip(views, self.sizes, plans, strict=True):
                 view[row] = np.asarray(execute(image, plan, row, size))
 
-        list(self._pool.map(make, range(len(indices))))
+        map_readable(self._pool, make, range(len(indices)))
         return [torch.from_numpy(view).to(self.device, non_blocking=True) for view in views]
 
     def close(self) -> None:

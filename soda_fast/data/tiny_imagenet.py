@@ -3,51 +3,61 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from soda_fast.data.folder import load_folder_split, train_classes
-from soda_fast.data.image_files import scan
-from soda_fast.data.image_set import FileImages
+from soda_fast.data.folder import Listing, list_split, train_classes
 
 FOLDER = "tiny-imagenet-200"
 _ANNOTATIONS = "val_annotations.txt"
 
 
-def load_tiny_imagenet(root: Path) -> tuple[FileImages, FileImages, tuple[str, ...]]:
-    """Train, the official validation split as test, and the classes' names (WordNet ids).
+def list_tiny_imagenet(root: Path) -> tuple[list[str], Listing, Listing]:
+    """The classes' names (WordNet ids), train, and the official validation split as test.
 
     Args:
         root: the folder that holds tiny-imagenet-200/, or that folder itself.
 
     Raises:
-        ValueError: a part of the tree is missing or inconsistent, or an image is unusable.
+        ValueError: a part of the tree is missing or inconsistent.
     """
     root = root / FOLDER if (root / FOLDER).is_dir() else root
     classes = train_classes(root)
-    paths, labels = _annotated(root / "val", classes)
-    return load_folder_split(root / "train", classes, classes), scan(paths, labels), tuple(classes)
+    return classes, list_split(root / "train", classes, classes), _annotated(root / "val", classes)
 
 
-def _annotated(val: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
-    """Files and labels, in the order of val_annotations.txt: a line is file, class, and a box that is not needed."""
+def _annotated(val: Path, classes: list[str]) -> Listing:
+    """Files and labels, in the order of val_annotations.txt."""
     annotations = val / _ANNOTATIONS
     try:
-        lines = annotations.read_text().splitlines()
+        text = annotations.read_text()
     except OSError as error:
         raise ValueError(
             f"{annotations}: cannot be read ({error.strerror}); unpack the official tiny-imagenet-200.zip again"
         ) from error
+    files, labels = read_annotations(text, str(annotations), classes)
+    return [val / "images" / file for file in files], labels
+
+
+def read_annotations(text: str, name: str, classes: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Files and labels of val_annotations.txt: a line is file, class, and a box that is not needed.
+
+    Raises:
+        ValueError: no lines, or a class that is not in `classes`; names the file as `name`.
+    """
     labels_of = {name: label for label, name in enumerate(classes)}
-    paths, labels = [], []
-    for number, line in enumerate(lines, start=1):
+    files, labels = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
         file, _, rest = line.partition("\t")
-        name = rest.split("\t")[0]
-        if name not in labels_of:
+        found = rest.split("\t")[0]
+        if found not in labels_of:
             raise ValueError(
-                f"{annotations}, line {number}: class {name!r} is not a folder of train/; unpack the official "
+                f"{name}, line {number}: class {found!r} is not a folder of train/; unpack the official "
                 "tiny-imagenet-200.zip again"
             )
-        paths.append(val / "images" / file)
-        labels.append(labels_of[name])
-    if not paths:
-        raise ValueError(f"{annotations}: is empty; unpack the official tiny-imagenet-200.zip again")
-    return paths, np.array(labels, np.int64)
+        if "/" in file:
+            raise ValueError(f"{name}, line {number}: {file!r} is not a file name; get the official archive again")
+        files.append(file)
+        labels.append(labels_of[found])
+    if not files:
+        raise ValueError(f"{name}: is empty; unpack the official tiny-imagenet-200.zip again")
+    return files, np.array(labels, np.int64)

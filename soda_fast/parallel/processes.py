@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Processes:
         dist.broadcast_object_list(problem)
         if problem[0] is not None:
             raise problem[0]
+
+    def gather(self, value: T) -> list[T]:
+        """What each process gives, by rank. A collective."""
+        values: list[T] = [value] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -25,6 +25,7 @@ from soda_fast.training.ema import WeightAverage
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.optimizer import FiniteGuard, build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.probes import Probes
+from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.samples import Samples
 
 
@@ -62,6 +63,7 @@ class Trainer:
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
         self.samples = Samples(config, dataset, processes)
         self.probes = Probes(config, dataset, processes)
+        self.replaced = ReplacedImages(run.path, dataset.train, config.data.unreadable_limit, processes)
         self.clock = Clock()
         self.metrics = Metrics(run.path, self.total_images, processes.is_main)
 
@@ -136,7 +138,7 @@ class Trainer:
         if self.images_seen >= self.total_images:
             return
         accumulate = self.config.train.accumulate
-        loader = TrainLoader(
+        self.loader = loader = TrainLoader(
             self.dataset.train,
             self.config.data,
             self.dataset.mean,
@@ -195,6 +197,8 @@ class Trainer:
         encoder, decoder = (group["lr"] for group in self.optimizer.param_groups)
         values = {"loss": loss_sum / steps, "grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
+        if self.config.data.on_unreadable == "replace":
+            values["replaced_images"] = self.replaced.report(self.loader.replaced)
         self.metrics.log(self.images_seen, values)
 
     def _read_from_device(self) -> list[float]:

@@ -115,7 +115,6 @@ def test_trees_that_are_not_as_they_should_be(files: list[str], folders: list[st
         (b"", "is no readable image"),
         (b"garbage that is no image", "is no readable image"),
         (encode(Image.new("RGB", (5, 5)), "GIF"), "is a GIF file; convert it to JPEG or PNG"),
-        (encode(Image.new("I;16", (5, 5)), "PNG"), "has pixels of Pillow's mode I;16; convert it to 8-bit RGB"),
         (encode(Image.new("RGB", (500, 500)), "PNG")[:20], "is no readable image"),
     ],
 )
@@ -153,7 +152,7 @@ def test_tiny_imagenet_trees_that_are_not_as_they_should_be(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"val_annotations.txt, line 2: class 'n03' is not a folder of train/"):
         load(tmp_path, "tiny_imagenet")
     annotations.write_text("val_7.JPEG\tn01\n")
-    with pytest.raises(ValueError, match=r"val_7.JPEG: is no readable image .*No such file"):
+    with pytest.raises(ValueError, match=r"val_7.JPEG: cannot be read .No such file or directory.; restore or remove"):
         load(tmp_path, "tiny_imagenet")
     annotations.write_text("")
     with pytest.raises(ValueError, match=r"val_annotations.txt: is empty"):

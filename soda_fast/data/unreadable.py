@@ -1,0 +1,172 @@
+"""Images that cannot be decoded: which, why, and what stands in for them.
+
+The stand-in of an image is the next readable image of its class, in the data set's order, the first following the last.
+That depends on the files alone: not on the process, the batch, or the order in which bad images are met.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soda_fast.data.image_set import EncodedImages, ImageSet, UnreadableImage
+from soda_fast.data.views import ViewPlan
+from soda_fast.store.pictures import PictureError, read_header
+
+T = TypeVar("T")
+Policy = Literal["error", "replace"]
+
+
+class UnreadableImages(ValueError):
+    """Images of one batch that cannot be decoded. found: each with its index and cause."""
+
+    def __init__(self, found: Sequence[UnreadableImage]) -> None:
+        more = f" ({len(found) - 1} more in the same batch)" if len(found) > 1 else ""
+        super().__init__(f"{found[0]}{more}")
+        self.found = found
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """An image that another one stands in for. index, by: places in the training set."""
+
+    index: int
+    cause: str
+    by: int
+
+
+def map_readable(pool: Executor, function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
+    """function of all arguments in the pool's threads. Raises UnreadableImages naming all that are."""
+
+    def attempt(argument: int) -> T | UnreadableImage:
+        try:
+            return function(argument)
+        except UnreadableImage as error:
+            return error
+
+    results = list(pool.map(attempt, arguments))
+    found = [result for result in results if isinstance(result, UnreadableImage)]
+    if found:
+        raise UnreadableImages(found)
+    return [result for result in results if not isinstance(result, UnreadableImage)]
+
+
+class Readable:
+    """An image set in which every image can be asked for.
+
+    Args:
+        images: any set.
+        policy: data.on_unreadable.
+    """
+
+    def __init__(self, images: ImageSet, policy: Policy) -> None:
+        self._images, self._policy = images, policy
+        self._causes: dict[int, str] = {}
+        self._members: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def replaced(self) -> list[Replaced]:
+        """Images asked for so far that others stand in for, by index."""
+        return [Replaced(index, cause, self._stand_in(index)) for index, cause in sorted(self._causes.copy().items())]
+
+    def views(
+        self,
+        execute: Callable[[NDArray[np.int64], Sequence[ViewPlan]], list[Tensor]],
+        indices: NDArray[np.int64],
+        plan: Callable[[NDArray[np.int64], NDArray[np.int64]], Sequence[ViewPlan]],
+    ) -> list[Tensor]:
+        """What `execute` makes of the images at `indices`, or of their stand-ins; all others are as ever.
+
+        Args:
+            execute: a backend.
+            indices: (N,) int64.
+            plan: from (heights, widths) of the N images to the plans of their views.
+
+        Raises:
+            ValueError: an image is unreadable and the policy is error, or its class has no readable image.
+        """
+        while True:
+            chosen = self._choose(indices)
+            try:
+                return execute(chosen, plan(self._images.heights[chosen], self._images.widths[chosen]))
+            except UnreadableImages as error:
+                if self._policy == "error":
+                    raise
+                self._causes |= {found.index: str(found) for found in error.found}
+
+    def _choose(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        for index in indices[self._images.heights[indices] == 0].tolist():
+            if index not in self._causes:
+                self._causes[index] = str(why_unreadable(self._images, index))
+        if not self._causes:
+            return indices
+        if self._policy == "error":
+            raise ValueError(next(iter(self._causes.values())))
+        bad = {index: self._stand_in(index) for index in set(indices.tolist()) & self._causes.keys()}
+        return np.array([bad.get(index, index) for index in indices.tolist()], np.int64)
+
+    def _stand_in(self, index: int) -> int:
+        label = int(self._images.labels[index])
+        if label not in self._members:
+            usable = (self._images.labels == label) & (self._images.heights > 0)
+            self._members[label] = np.flatnonzero(usable)
+        members = self._members[label]
+        start = int(np.searchsorted(members, index))
+        for place in range(start, start + len(members)):
+            found = int(members[place % len(members)])
+            if found not in self._causes:
+                return found
+        raise ValueError(f"{self._causes[index]}; class {label} has no readable image to replace it by")
+
+
+def known_unreadable(images: ImageSet) -> NDArray[np.int64]:
+    """Indices of the images that were found unreadable when the set was opened or prepared."""
+    return np.flatnonzero(images.heights == 0)
+
+
+def why_unreadable(images: ImageSet, index: int) -> ValueError:
+    """The error that names an image known to be unreadable, and the cause."""
+    assert isinstance(images, EncodedImages), "pixels in memory are always readable"
+    try:
+        try:
+            read_header(images.content(index))
+        except PictureError as error:
+            raise images.unreadable(index, str(error)) from error
+        images.decode(index)
+    except ValueError as error:
+        return error
+    return images.unreadable(index, "was unreadable when the data set was prepared, and has changed since")
+
+
+def check_policy(images: ImageSet, split: str, policy: Policy, limit: float) -> None:
+    """Refuse a set with images known to be unreadable, or with too many of them.
+
+    Args:
+        images: the set.
+        split: what to call it.
+        policy: data.on_unreadable.
+        limit: data.unreadable_limit.
+
+    Raises:
+        ValueError: policy error, and there is one; or their share is above the limit.
+    """
+    found = known_unreadable(images)
+    if not len(found):
+        return
+    if policy == "error":
+        more = f" ({len(found) - 1:,} more; soda-fast prepare --check names all)" if len(found) > 1 else ""
+        raise ValueError(f"{why_unreadable(images, int(found[0]))}{more}")
+    check_share(len(found), len(images), split, limit)
+
+
+def check_share(count: int, of: int, split: str, limit: float) -> None:
+    """Raises ValueError if more than data.unreadable_limit of a split's images are unreadable."""
+    if count > limit * of:
+        raise ValueError(
+            f"data.unreadable_limit is {limit:g}, but {count:,} of {of:,} {split} images cannot be read "
+            f"({count / of:.2%}); repair them (soda-fast prepare --check names all), or raise the limit"
+        )

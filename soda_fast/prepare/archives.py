@@ -1,0 +1,151 @@
+"""What an archive holds, as entries to read from it in place. Nothing is unpacked to disk; nothing odd is passed over.
+
+A member whose name leads out of the archive, a link, a device, an absurd size: each refuses the whole archive.
+"""
+
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from soda_fast.store.entries import Entry, FileRange, Origin, ZipMember
+
+MAX_MEMBER_BYTES = 256 << 20
+"""No image of any of these data sets comes near."""
+_MAX_TAR_BYTES = 4 << 30  # of a tar inside a tar: ImageNet's classes are 0.2 GB
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file in an archive. name: with forward slashes, no "." and no ".." in it."""
+
+    name: str
+    size: int
+    origin: Origin
+
+    def entry(self, label: int, stamp: int) -> Entry:
+        return Entry(self.name, label, self.size, stamp, self.origin)
+
+
+def list_zip(path: Path) -> list[Member]:
+    """The regular files of a zip archive, in its order. Raises ValueError for a damaged or hostile one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ValueError(f"{path}: is no whole zip archive ({error}); get it again") from error
+    members = []
+    for info in infos:
+        name = _safe_name(path, info.filename)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if info.is_dir():
+            continue
+        if kind not in (0, stat.S_IFREG):
+            raise _refused(path, name, "is a link or a device")
+        if info.flag_bits & 1:
+            raise _refused(path, name, "is encrypted")
+        _check_size(path, name, info.file_size, MAX_MEMBER_BYTES)
+        members.append(Member(name, info.file_size, ZipMember(str(path), info.filename)))
+    return _without_repeats(path, members)
+
+
+def list_tar(path: Path) -> list[Member]:
+    """The regular files of an uncompressed tar archive, in its order. Raises ValueError as list_zip does."""
+    size = path.stat().st_size
+    with _open_tar(path) as archive:
+        return _without_repeats(path, list(_tar_members(path, archive, 0, size, MAX_MEMBER_BYTES)))
+
+
+def list_tar_of_tars(path: Path) -> Iterator[tuple[str, list[Member]]]:
+    """(name, its files) of each tar inside an uncompressed tar. Raises ValueError as list_zip does."""
+    size = path.stat().st_size
+    with _open_tar(path) as archive:
+        outer = _without_repeats(path, list(_tar_members(path, archive, 0, size, _MAX_TAR_BYTES)))
+    for member in outer:
+        assert isinstance(member.origin, FileRange), "made by _tar_members"
+        start = member.origin.offset
+        with path.open("rb") as file:
+            file.seek(start)
+            try:
+                with tarfile.open(fileobj=_Window(file, start, member.size), mode="r:") as archive:  # type: ignore[call-overload]
+                    inner = list(_tar_members(path, archive, start, member.size, MAX_MEMBER_BYTES))
+            except (tarfile.TarError, OSError) as error:
+                raise ValueError(
+                    f"{path}: {member.name} in it is no whole tar archive ({error}); get it again"
+                ) from error
+        yield member.name, _without_repeats(path, inner)
+
+
+class _Window:
+    """A part of a file, as a file: what tarfile needs of one."""
+
+    def __init__(self, file: object, start: int, length: int) -> None:
+        self._file, self._start, self._length, self._at = file, start, length, 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._length - self._at
+        size = left if size < 0 else min(size, left)
+        self._file.seek(self._start + self._at)  # type: ignore[attr-defined]
+        content: bytes = self._file.read(max(0, size))  # type: ignore[attr-defined]
+        self._at += len(content)
+        return content
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._at = place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path, "r:")
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{path}: is no uncompressed tar archive ({error}); unpack or get it again") from error
+
+
+def _tar_members(path: Path, archive: tarfile.TarFile, start: int, size: int, most: int) -> Iterator[Member]:
+    """start, size: where the archive lies in the file."""
+    try:
+        for info in archive:
+            name = _safe_name(path, info.name)
+            if info.isdir():
+                continue
+            if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.sparse:
+                raise _refused(path, name, "is a link, a device or a file with holes")
+            _check_size(path, name, info.size, most)
+            if info.offset_data + info.size > size:
+                raise ValueError(f"{path}: ends inside {name}; get the archive again")
+            yield Member(name, info.size, FileRange(str(path), start + info.offset_data, info.size))
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); get the archive again") from error
+
+
+def _safe_name(path: Path, name: str) -> str:
+    """The name without "./". Raises ValueError for one that leads out of the folder it is unpacked into."""
+    parts = PurePosixPath(name).parts
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in name[:2] or "\\" in name or "\0" in name:
+        raise _refused(path, repr(name), "leads out of the archive")
+    return "/".join(part for part in parts if part != ".")
+
+
+def _check_size(path: Path, name: str, size: int, most: int) -> None:
+    if not 0 <= size <= most:
+        raise _refused(path, name, f"claims {size:,} bytes")
+
+
+def _without_repeats(path: Path, members: list[Member]) -> list[Member]:
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            raise _refused(path, member.name, "comes twice")
+        seen.add(member.name)
+    return members
+
+
+def _refused(path: Path, name: str, reason: str) -> ValueError:
+    return ValueError(f"{path}: refused, because {name} in it {reason}; get the archive from its official address")

@@ -1,0 +1,112 @@
+"""From what a user has of a data set, archives or a tree, to the entries of its store.
+
+The order is that of training from the tree itself, so that a run may go on from the store.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from soda_fast.data.cifar import load_cifar
+from soda_fast.data.folder import Listing, list_folder
+from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.tiny_imagenet import list_tiny_imagenet
+from soda_fast.prepare import imagenet
+from soda_fast.prepare.archives import Member, list_tar, list_zip
+from soda_fast.prepare.member_trees import folder_members, tiny_imagenet_members
+from soda_fast.prepare.official import OFFICIAL, archive_of, check_counts, verify
+from soda_fast.prepare.unpack import uncompressed
+from soda_fast.store.build import Contents
+from soda_fast.store.entries import Entry, Pixels, file_entry
+
+
+def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
+    """What is to be stored, checked against the official checksums and counts.
+
+    Args:
+        dataset: one of prepare.DATASETS but webdataset.
+        source: an archive, or a folder that holds archives or a tree.
+        part: accept fewer images than the official data set has, and archives of other checksums.
+        scratch: folder for notes and for what must be decompressed.
+
+    Raises:
+        ValueError: nothing usable there, or something hostile or damaged, or counts that are not the official ones.
+    """
+    if not source.exists():
+        raise ValueError(f"--source {source}: does not exist")
+    contents = _read(dataset, source, part, scratch)
+    for split, entries in contents.splits.items():
+        labels = np.array([entry.label for entry in entries], np.int64)
+        present, counts = np.unique(labels, return_counts=True)
+        by_class = {contents.class_names[label]: int(count) for label, count in zip(present, counts, strict=True)}
+        difference = check_counts(dataset, split, by_class, part)
+        if difference:
+            print(f"a part of {dataset}: {difference}")
+    return contents
+
+
+def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
+    if dataset in ("cifar10", "cifar100"):
+        train, test, names = load_cifar(dataset, source)
+        return Contents(dataset, names, {"train": _pixel_entries(train), "test": _pixel_entries(test)})
+    archive = _archive(dataset, source)
+    if archive is not None:
+        return _from_archive(dataset, archive, part, scratch)
+    if dataset == "imagenet" and not (source / "train").is_dir():
+        return imagenet.read_archives(source, part, scratch)
+    list_tree = list_tiny_imagenet if dataset == "tiny_imagenet" else list_folder
+    classes, train_files, test_files = list_tree(source)
+    splits = {"train": _file_entries(source, train_files)}
+    if test_files is not None:
+        splits["test"] = _file_entries(source, test_files)
+    return Contents(dataset, tuple(classes), splits)
+
+
+def _archive(dataset: str, source: Path) -> Path | None:
+    """The one archive to read, or None for a tree (or ImageNet's several archives)."""
+    if source.is_file():
+        return source
+    if dataset == "tiny_imagenet":
+        official = source / OFFICIAL[dataset].archives[0].file
+        if official.is_file() and not (source / "train").is_dir() and not (source / "tiny-imagenet-200").is_dir():
+            return official
+    return None
+
+
+def _from_archive(dataset: str, archive: Path, part: bool, scratch: Path) -> Contents:
+    if dataset == "imagenet":
+        raise ValueError(f"--source {archive}: give the folder that holds the three archives of ILSVRC2012, or a tree")
+    if dataset == "tiny_imagenet" and not part:
+        verify(archive, archive_of(dataset, OFFICIAL[dataset].archives[0].file), scratch / "verified.json")
+    members = _members(archive, scratch)
+    pick = tiny_imagenet_members if dataset == "tiny_imagenet" else folder_members
+    classes, splits = pick(archive, members)
+    return Contents(dataset, tuple(classes), splits)
+
+
+def _members(archive: Path, scratch: Path) -> list[Member]:
+    with archive.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    return list_zip(archive) if is_zip else list_tar(uncompressed(archive, scratch))
+
+
+def _pixel_entries(images: ArrayImages) -> list[Entry]:
+    return [
+        Entry(images.describe(index), int(label), pixels.nbytes, 0, Pixels(pixels))
+        for index, (label, pixels) in enumerate(zip(images.labels, images.pixels, strict=True))
+    ]
+
+
+def _file_entries(root: Path, listing: Listing) -> list[Entry]:
+    paths, labels = listing
+    return [
+        file_entry(path.relative_to(root).as_posix(), int(label), str(path))
+        for path, label in zip(paths, labels, strict=True)
+    ]
+
+
+def count_table(contents: Contents) -> str:
+    """Images and classes of each split, in words."""
+    return ", ".join(f"{len(entries):,} {split} images" for split, entries in contents.splits.items()) + (
+        f" of {len(contents.class_names):,} classes"
+    )

@@ -1,0 +1,174 @@
+"""A store from entries: planned, shared out to processes, continued after an interruption, renamed when whole."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soda_fast.files import sync_directory, write_atomically
+from soda_fast.store import workers
+from soda_fast.store.entries import Entry
+from soda_fast.store.layout import MANIFEST, ROW, FileRecord, Manifest, SplitRecord, damage, store_folder
+from soda_fast.store.shard import Shard, Task, finished, stored_bytes, write_shard
+
+SHARD_IMAGES = 5_000
+SHARD_BYTES = 512 << 20
+_SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be stored. splits: {"train": entries, "test": entries}, without "test" where there is none."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Sequence[Entry]]
+
+    @property
+    def images(self) -> int:
+        return sum(len(entries) for entries in self.splits.values())
+
+
+@contextmanager
+def construction_site(root: Path, dataset: str) -> Iterator[Path]:
+    """The hidden folder in which a store is made; it stays after an interruption, for the next attempt.
+
+    Raises:
+        ValueError: another process is at work there.
+    """
+    partial = root / f".{store_folder(root, dataset).name}.partial"
+    (partial / "parts").mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that is killed lets go of it
+        for leftover in [*partial.glob(".*.tmp"), *(partial / "parts").glob(".*.tmp")]:
+            leftover.unlink()
+        yield partial
+    except BlockingIOError as error:
+        raise ValueError(f"{partial}: another process is making this store; wait for it") from error
+    finally:
+        os.close(descriptor)
+
+
+def build_store(contents: Contents, partial: Path, final: Path, processes: int | None = None) -> Manifest:
+    """Make a store, or finish one that was interrupted.
+
+    Images found unreadable are stored all the same, and listed in its manifest.
+
+    Args:
+        contents: what is to be in it.
+        partial: the construction site.
+        final: the store's folder; made by renaming when all is on disk.
+        processes: worker processes; None: one for each core.
+
+    Raises:
+        ValueError: the disk is too small, or a source is damaged.
+    """
+    manifest = _finished_manifest(partial, contents)
+    if manifest is None:
+        (partial / MANIFEST).unlink(missing_ok=True)
+        manifest = _fill(partial, contents, processes)
+        write_atomically(partial / MANIFEST, manifest.to_json())
+    _leave_only(partial, manifest)
+    partial.rename(final)
+    sync_directory(final.parent)
+    return manifest
+
+
+def plan(contents: Contents, folder: Path) -> list[Task]:
+    """The shards of a store: which images come into which depends on their order and sizes alone."""
+    tasks = []
+    for split, entries in contents.splits.items():
+        start = 0
+        for number, end in enumerate(_cuts(entries)):
+            tasks.append(Task(folder, split, number, start, entries[start:end]))
+            start = end
+    return tasks
+
+
+def _cuts(entries: Sequence[Entry]) -> Iterator[int]:
+    """Where shards end."""
+    start = size = 0
+    for place, entry in enumerate(entries):
+        if place > start and (place - start == SHARD_IMAGES or size + stored_bytes(entry) > SHARD_BYTES):
+            yield place
+            start, size = place, 0
+        size += stored_bytes(entry)
+    yield len(entries)
+
+
+def _fill(folder: Path, contents: Contents, processes: int | None) -> Manifest:
+    tasks = plan(contents, folder)
+    kept = {task.file: shard for task in tasks if (shard := finished(task)) is not None}
+    missing = [task for task in tasks if task.file not in kept]
+    require_space(folder, sum(stored_bytes(entry) for task in missing for entry in task.entries))
+    if kept and missing:
+        print(f"{len(kept)} of {len(tasks)} shards are there from an earlier attempt, and whole")
+    images = sum(len(task.entries) for task in missing)
+    made = workers.run(write_shard, missing, images, f"storing {contents.dataset}", processes)
+    shards = kept | {task.file: shard for task, shard in zip(missing, made, strict=True)}
+    splits = {
+        split: _finish_split(folder, split, entries, [shards[task.file] for task in tasks if task.split == split])
+        for split, entries in contents.splits.items()
+    }
+    return Manifest(contents.dataset, contents.class_names, splits)
+
+
+def _finish_split(folder: Path, split: str, entries: Sequence[Entry], shards: list[Shard]) -> SplitRecord:
+    index = np.array([row for shard in shards for row in shard.rows], ROW)
+    buffer = io.BytesIO()
+    np.save(buffer, index, allow_pickle=False)
+    names = "".join(json.dumps(entry.name) + "\n" for entry in entries).encode()
+    return SplitRecord(
+        images=len(index),
+        unreadable=tuple(found for shard in shards for found in shard.unreadable),
+        shards=tuple(shard.record for shard in shards),
+        index=_write(folder / f"{split}.index.npy", buffer.getvalue()),
+        names=_write(folder / f"{split}.names.txt", names),
+    )
+
+
+def _write(path: Path, content: bytes) -> FileRecord:
+    write_atomically(path, content)
+    return FileRecord(path.name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _finished_manifest(folder: Path, contents: Contents) -> Manifest | None:
+    """The manifest of a store that is whole but for its last steps; None if anything is missing or damaged."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = Manifest.read(folder)
+    images = {name: split.images for name, split in manifest.splits.items()}
+    if images != {name: len(entries) for name, entries in contents.splits.items()}:
+        return None
+    files = [file for split in manifest.splits.values() for file in split.files]
+    return None if any(damage(folder, file) for file in files) else manifest
+
+
+def _leave_only(folder: Path, manifest: Manifest) -> None:
+    """Remove what belongs to the making of a store or to an earlier plan."""
+    wanted = {MANIFEST, *(file.file for split in manifest.splits.values() for file in split.files)}
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in wanted:
+            path.unlink()
+    sync_directory(folder)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises ValueError where the disk of `folder` has no room for `needed` bytes and a little more."""
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE_BYTES > free:
+        raise ValueError(
+            f"{folder}: has {free / 1e9:.2f} GB of free space, {(needed + _SPARE_BYTES) / 1e9:.2f} GB are needed; make "
+            "room, or choose another --root"
+        )

@@ -1,0 +1,29 @@
+"""What a person calls an image of a shard: its name in the tar, and before it was stored."""
+
+import json
+import tarfile
+from pathlib import Path
+
+_BLOCK = 512
+
+
+def member_name(shard: Path, offset: int) -> str:
+    """The tar member whose bytes start at `offset`, from the header before them; by its place if that is unreadable."""
+    try:
+        with shard.open("rb") as file:
+            file.seek(offset - _BLOCK)
+            return tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape").name
+    except (OSError, tarfile.HeaderError):
+        return f"the image at byte {offset:,}"
+
+
+def original_name(names: Path, number: int) -> str | None:
+    """The name that image `number` of a store's split had before it was stored; None without that list."""
+    try:
+        with names.open(encoding="utf-8") as lines:
+            for place, line in enumerate(lines):
+                if place == number:
+                    return str(json.loads(line))
+    except (OSError, json.JSONDecodeError):
+        pass
+    return None
