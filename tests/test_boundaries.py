@@ -1,7 +1,7 @@
 """The rooms of the code and their doors: who may import whom, and a few habits that a reader can rely on.
 
-Imports run downward: kernels <- model <- diffusion <- parallel, training <- cli; data and evaluation meet the model
-only through tensors and callables. Everything here is read from the syntax trees; nothing is imported. What stands
+Imports run downward: kernels <- model <- diffusion <- parallel, training <- cli; store <- data <- prepare; data and
+evaluation meet the model only through tensors and callables. Everything here is read from the syntax trees; nothing is imported. What stands
 under `if TYPE_CHECKING:` names types alone and is free.
 """
 
@@ -26,9 +26,18 @@ MUST_NOT_IMPORT = {
         "torch.distributed",
         *(f"soda_fast.{room}" for room in ("config", "data", "diffusion", "training", "parallel", "evaluation")),
     ],
+    # Worker processes import it, one for each core: without torch they start in a tenth of a second.
+    "soda_fast/store": [
+        *("torch", "torchvision", "triton", "nvidia", "soda_kernels"),
+        *(f"soda_fast.{room}" for room in ("config", "data", "prepare", "model", "diffusion", "training", "parallel")),
+    ],
     "soda_fast/data": [
         "soda_kernels",
-        *(f"soda_fast.{room}" for room in ("model", "diffusion", "training", "parallel")),
+        *(f"soda_fast.{room}" for room in ("prepare", "model", "diffusion", "training", "parallel")),
+    ],
+    "soda_fast/prepare": [
+        *("torch", "soda_kernels"),
+        *(f"soda_fast.{room}" for room in ("config", "model", "diffusion", "training", "parallel", "evaluation")),
     ],
     "soda_fast/evaluation": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "parallel")],
     "soda_fast/parallel": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "evaluation")],

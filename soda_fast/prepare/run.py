@@ -7,11 +7,12 @@ from pathlib import Path
 
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.webdataset import load_webdataset
-from soda_fast.prepare.check import Findings, changed_files, check_entries, shard_entries
+from soda_fast.prepare.check import changed_files, shard_entries
 from soda_fast.prepare.download import download
 from soda_fast.prepare.official import OFFICIAL
 from soda_fast.prepare.sources import read_source
 from soda_fast.store.build import build_store, construction_site
+from soda_fast.store.decode_all import Findings, check_entries
 from soda_fast.store.entries import Entry
 from soda_fast.store.layout import MANIFEST, Manifest, find_store, store_folder
 

@@ -103,10 +103,3 @@ def _file_entries(root: Path, listing: Listing) -> list[Entry]:
         file_entry(path.relative_to(root).as_posix(), int(label), str(path))
         for path, label in zip(paths, labels, strict=True)
     ]
-
-
-def count_table(contents: Contents) -> str:
-    """Images and classes of each split, in words."""
-    return ", ".join(f"{len(entries):,} {split} images" for split, entries in contents.splits.items()) + (
-        f" of {len(contents.class_names):,} classes"
-    )

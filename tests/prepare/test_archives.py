@@ -102,10 +102,10 @@ def test_hostile_zips_are_refused(member: zipfile.ZipInfo, reason: str, tmp_path
 
 
 def test_zip_bombs_and_damaged_zips_are_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("train/n01/x.JPEG", "w") as member:
-            for _ in range(300):
-                member.write(bytes(1 << 20))
+    bomb = zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED)
+    with bomb, bomb.open("train/n01/x.JPEG", "w") as member:
+        for _ in range(300):
+            member.write(bytes(1 << 20))
     assert (tmp_path / "bomb.zip").stat().st_size < 1 << 20
     with pytest.raises(ValueError, match=r"refused, because train/n01/x.JPEG in it claims 314,572,800 bytes"):
         list_zip(tmp_path / "bomb.zip")
@@ -140,5 +140,7 @@ def test_a_damaged_compressed_tar_is_named(tmp_path: Path) -> None:
 def test_hostile_cifar_archives_are_refused(member: tarfile.TarInfo, tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(gzip.compress(member.tobuf() + bytes(2048)))
-    with pytest.raises(ValueError, match=r"cifar-10-python.tar.gz: refused, because .* is nothing the official archive"):
+    with pytest.raises(
+        ValueError, match=r"cifar-10-python.tar.gz: refused, because .* is nothing the official archive"
+    ):
         load_cifar("cifar10", tmp_path)

@@ -187,7 +187,7 @@ def test_shards_end_by_count_or_by_size(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_store_of_another_data_set_or_with_missing_files_is_refused(tmp_path: Path) -> None:
     folder = make(contents_of(tree(tmp_path / "tree", 10)), tmp_path)
     assert find_store(folder, "folder") == folder
-    with pytest.raises(ValueError, match="is a store of folder, not of imagenet; set data.dataset=folder"):
+    with pytest.raises(ValueError, match=r"is a store of folder, not of imagenet; set data.dataset=folder"):
         find_store(folder, "imagenet")
     tar = folder / "train-00000.tar"
     assert damage(folder, Manifest.read(folder).splits["train"].shards[0]) is None
@@ -225,7 +225,9 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
     def start(root: Path) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
         return subprocess.Popen(
-            [sys.executable, str(tmp_path / "run.py"), str(root), str(source)], env=environment, stdout=subprocess.DEVNULL
+            [sys.executable, str(tmp_path / "run.py"), str(root), str(source)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
         )
 
     moments: list[Callable[[], bool]] = [

@@ -1,0 +1,81 @@
+"""Training over bad images: counted, listed, stopped beyond the limit, the same after a resumption."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
+
+from soda_fast.config import config_from_tree
+from soda_fast.train import train
+from tests.data.pictures import clouds, encode
+
+
+def images(root: Path, bad: dict[int, bytes]) -> Path:
+    (root / "train" / "a").mkdir(parents=True)
+    for number in range(24):
+        content = encode(Image.fromarray(clouds(np.random.default_rng(number), 12, 15)), "JPEG")
+        (root / "train" / "a" / f"{number:02}.jpg").write_bytes(bad.get(number, content))
+    return root
+
+
+def whole(number: int) -> bytes:
+    return encode(Image.fromarray(clouds(np.random.default_rng(number), 12, 15)), "JPEG")
+
+
+BAD = {3: b"", 4: whole(4)[:-60], 20: whole(20)[:-50]}
+
+
+def tree(run: Path, root: Path, steps: int, **keys: object) -> dict[str, object]:
+    made = tiny_tree(run, steps)
+    made["data"] |= {"dataset": "folder", "root": str(root), "on_unreadable": "replace", "unreadable_limit": 0.2}
+    made["data"] |= {"mean": [0.5] * 3, "std": [0.2] * 3, **keys}
+    return made
+
+
+def test_replaced_images_are_counted_and_listed(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", BAD)
+    metrics = run_tiny(tree(tmp_path / "run", root, steps=4))
+    counts = [line["replaced_images"] for line in metrics if "replaced_images" in line]
+    assert len(counts) == 4
+    assert counts[-1] == 3
+    head, *rows = (tmp_path / "run" / "unreadable.tsv").read_text().splitlines()
+    assert head == "index\tby\tcause\tstand-in"
+    assert [row.split("\t")[:2] for row in rows] == [["3", "5"], ["4", "5"], ["20", "21"]]
+    assert "03.jpg: is no readable image (the file is empty)" in rows[0]
+    assert "truncated" in rows[1]
+    assert rows[2].endswith("21.jpg")
+
+
+def test_the_stand_ins_are_what_is_trained_on(tmp_path: Path) -> None:
+    """A set with stand-ins gives the losses of a set in which they lie in the bad ones' places."""
+    bad = images(tmp_path / "bad", BAD)
+    mended = images(tmp_path / "mended", {3: whole(5), 4: whole(5), 20: whole(21)})
+    run_tiny(tree(tmp_path / "one", bad, steps=4))
+    run_tiny(tree(tmp_path / "two", mended, steps=4))
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+
+
+def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", BAD)
+    run_tiny(tree(tmp_path / "whole", root, steps=5))
+    run_tiny(tree(tmp_path / "parts", root, steps=2))
+    run_tiny(tree(tmp_path / "parts", root, steps=5))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert (tmp_path / "parts" / "unreadable.tsv").read_text() == (tmp_path / "whole" / "unreadable.tsv").read_text()
+
+
+def test_beyond_the_limit_the_run_stops(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", {3: whole(3)[:-60], 4: whole(4)[:-60], 20: whole(20)[:-50]})
+    with pytest.raises(ValueError, match=r"data.unreadable_limit is 0.1, but 3 of 24 training images cannot be read"):
+        train(config_from_tree(tree(tmp_path / "run", root, steps=4, unreadable_limit=0.1)))
+    assert len((tmp_path / "run" / "unreadable.tsv").read_text().splitlines()) == 4
+
+
+def test_without_bad_images_there_is_no_list(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", {})
+    run_tiny(tree(tmp_path / "run", root, steps=1))
+    assert read_metrics(tmp_path / "run")[0]["replaced_images"] == 0
+    assert not (tmp_path / "run" / "unreadable.tsv").exists()
+    assert BATCH == 12
