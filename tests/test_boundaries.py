@@ -1,8 +1,8 @@
 """The rooms of the code and their doors: who may import whom, and a few habits that a reader can rely on.
 
 Imports run downward: kernels <- model <- diffusion <- parallel, training <- cli; store <- data <- prepare; data and
-evaluation meet the model only through tensors and callables. Everything here is read from the syntax trees; nothing is imported. What stands
-under `if TYPE_CHECKING:` names types alone and is free.
+evaluation meet the model only through tensors and callables. Everything here is read from the syntax trees; nothing is
+imported. What stands under `if TYPE_CHECKING:` names types alone and is free.
 """
 
 import ast
