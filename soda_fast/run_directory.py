@@ -22,6 +22,7 @@ FREE_KEYS = (
     "run.dir",
     "data.root",
     "data.backend",
+    "data.resident_mib",
     "data.on_unreadable",
     "data.unreadable_limit",
     "data.threads",

@@ -84,6 +84,9 @@ class DataConfig:
     """Deviation of the Gaussian noise added to the normalised source view in training."""
     threads: NonNegative = 0
     """CPU threads of the data pipeline in each process. 0: the cores divided among the machine's processes."""
+    resident_mib: NonNegative = 2048
+    """Splits of images of one size that take at most this many MiB decoded are decoded once, into a hidden folder in
+    data.root (or ~/.cache/soda_fast), and mapped into memory, one copy for all processes of a machine. 0: none."""
     on_unreadable: Literal["error", "replace"] = "error"
     """Images that cannot be decoded. error: stop, naming file and cause. replace: the next readable image of the same
     class stands in; unreadable.tsv in the run directory lists them."""

@@ -7,9 +7,11 @@ from soda_fast.config.schema import DataConfig
 from soda_fast.data.cifar import load_cifar
 from soda_fast.data.dataset import RGB, Dataset
 from soda_fast.data.digits import load_digits
+from soda_fast.data.executor import default_threads
 from soda_fast.data.folder import list_folder
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
+from soda_fast.data.resident import make_resident
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
 from soda_fast.data.unreadable import check_policy
@@ -55,10 +57,9 @@ def load_dataset(data: DataConfig) -> Dataset:
     Raises:
         ValueError: files are missing, damaged or unusable; names them and the remedy.
     """
-    train, test, class_names = _load_images(data.dataset, Path(data.root))
-    for split, images in (("train", train), ("test", test)):
-        if images is not None:
-            check_policy(images, split, data.on_unreadable, data.unreadable_limit)
+    found, found_test, class_names = _load_images(data.dataset, Path(data.root))
+    train = _usable(found, "train", data)
+    test = None if found_test is None else _usable(found_test, "test", data)
     mean, std = data.mean, data.std
     if mean is None or std is None:
         own_mean, own_std = (
@@ -70,6 +71,13 @@ def load_dataset(data: DataConfig) -> Dataset:
     if min(std) <= 0:
         raise ValueError(f"data.std is {list(std)}; every channel's deviation must be positive")
     return Dataset(data.dataset, train, test, class_names, mean, std)
+
+
+def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:
+    """A split, decoded if it is small, and checked for images that cannot be."""
+    images = make_resident(images, Path(data.root), split, data.resident_mib << 20, default_threads())
+    check_policy(images, split, data.on_unreadable, data.unreadable_limit)
+    return images
 
 
 def _load_images(name: str, root: Path) -> tuple[ImageSet, ImageSet | None, tuple[str, ...]]:

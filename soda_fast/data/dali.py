@@ -77,7 +77,7 @@ class DaliExecutor:
 
     def _read(self, indices: NDArray[np.int64]) -> Any:
         if isinstance(self.images, ArrayImages):
-            return self.images.pixels[indices]
+            return self.images.take(indices)
         return map_readable(self._pool, self.images.read, indices.tolist())
 
     def _decode(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soda_fast.store.pictures import PictureError, decode, make_plain
+from soda_fast.data.cache import stamps
+from soda_fast.store.pictures import PictureError, decode, make_plain, read_header
 
 
 class UnreadableImage(ValueError):
@@ -87,6 +89,10 @@ class ArrayImages(ImageSet):
     def read(self, index: int) -> NDArray[np.uint8]:
         return self.pixels[index]
 
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(M, H, W, 3) pixels of the images at `indices` (M,)."""
+        return self.pixels[indices]
+
     def describe(self, index: int) -> str:
         return f"{self.name} {self.numbers[index]}"
 
@@ -106,13 +112,24 @@ class EncodedImages(ImageSet):
     def content(self, index: int) -> bytes:
         """The image's bytes as stored. Raises ValueError naming a file that cannot be read."""
 
+    @abstractmethod
+    def stamps(self) -> list[object]:
+        """What changes when a file does, as JSON has it."""
+
+    def without(self, indices: NDArray[np.int64]) -> "EncodedImages":
+        """The same set, with the images at `indices` known to be unreadable."""
+        made = copy(self)
+        made.heights, made.widths = self.heights.copy(), self.widths.copy()
+        made.heights[indices] = made.widths[indices] = 0
+        return made
+
     def read(self, index: int) -> NDArray[np.uint8]:
         content = self.content(index)
         if not self.known_plain(index):
             try:
                 content = make_plain(content)
             except PictureError as error:
-                raise self.unreadable(index, str(error)) from error
+                raise self._unreadable(index, str(error)) from error
         return np.frombuffer(content, np.uint8)
 
     def known_plain(self, index: int) -> bool:
@@ -123,7 +140,7 @@ class EncodedImages(ImageSet):
         try:
             pixels = decode(self.content(index))
         except PictureError as error:
-            raise self.unreadable(index, str(error)) from error
+            raise self._unreadable(index, str(error)) from error
         if pixels.shape[:2] != (self.heights[index], self.widths[index]):
             raise UnreadableImage(
                 index,
@@ -133,8 +150,17 @@ class EncodedImages(ImageSet):
             )
         return pixels
 
-    def unreadable(self, index: int, cause: str) -> UnreadableImage:
-        """The error that names an image, the cause and the remedy."""
+    def why_unreadable(self, index: int) -> UnreadableImage:
+        """The error that names an image known to be unreadable, and the cause."""
+        try:
+            content = self.content(index)
+            read_header(content)
+            decode(content)
+        except PictureError as error:
+            return self._unreadable(index, str(error))
+        return self._unreadable(index, "was unreadable when the data set was opened or prepared, and has changed since")
+
+    def _unreadable(self, index: int, cause: str) -> UnreadableImage:
         return UnreadableImage(
             index,
             f"{self.describe(index)}: {cause}; replace the file or remove it, or set data.on_unreadable=replace",
@@ -167,6 +193,9 @@ class FileImages(EncodedImages):
                 f"{self.paths[index]}: cannot be read ({error.strerror}); restore the file or remove it from the data "
                 "set and start again"
             ) from error
+
+    def stamps(self) -> list[object]:
+        return stamps(self.paths)
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])

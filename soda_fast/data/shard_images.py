@@ -1,5 +1,6 @@
 """Images in tar shards: a store's, or those of any WebDataset."""
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from soda_fast.data.cache import stamps
 from soda_fast.data.image_set import EncodedImages
 from soda_fast.store.entries import read_range
 from soda_fast.store.layout import ROW, Manifest, SplitRecord
@@ -53,6 +55,10 @@ class ShardImages(EncodedImages):
 
     def known_plain(self, index: int) -> bool:
         return bool(self.index["plain"][self._row(index)])
+
+    def stamps(self) -> list[object]:
+        rows = self.index if self.rows is None else self.index[self.rows]
+        return [*stamps(self.shards), hashlib.sha256(rows.tobytes()).hexdigest()]
 
     def describe(self, index: int) -> str:
         shard, offset, _ = self._place(index)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.data.image_set import EncodedImages, ImageSet, UnreadableImage
+from soda_fast.data.resident import ResidentImages
 from soda_fast.data.views import ViewPlan
-from soda_fast.store.pictures import PictureError, read_header
 
 T = TypeVar("T")
 Policy = Literal["error", "replace"]
@@ -130,16 +130,8 @@ def known_unreadable(images: ImageSet) -> NDArray[np.int64]:
 
 def why_unreadable(images: ImageSet, index: int) -> ValueError:
     """The error that names an image known to be unreadable, and the cause."""
-    assert isinstance(images, EncodedImages), "pixels in memory are always readable"
-    try:
-        try:
-            read_header(images.content(index))
-        except PictureError as error:
-            raise images.unreadable(index, str(error)) from error
-        images.decode(index)
-    except ValueError as error:
-        return error
-    return images.unreadable(index, "was unreadable when the data set was prepared, and has changed since")
+    assert isinstance(images, EncodedImages | ResidentImages), "pixels that were never encoded are readable"
+    return images.why_unreadable(index)
 
 
 def check_policy(images: ImageSet, split: str, policy: Policy, limit: float) -> None:

@@ -1,27 +1,20 @@
 """Tar shards as WebDataset has them: KEY.jpg, .jpeg or .png with KEY.cls or KEY.json, side by side in one tar.
 
-They are read where they are. What lies where is indexed once, in a file beside the shards, or in the user's cache where
+They are read where they are. What lies where is indexed once, beside the shards, or in the user's cache where
 that folder cannot be written.
 """
 
-import fcntl
-import hashlib
-import io
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from soda_fast.data.cache import cached, stamps
 from soda_fast.data.shard_images import ShardImages
-from soda_fast.files import write_atomically
 from soda_fast.store import tar_index, workers
 from soda_fast.store.layout import ROW
 
-_VERSION = 1
+_VERSION, _INDEX = 1, "index.npy"
 
 
 def load_webdataset(root: Path) -> tuple[ShardImages, ShardImages | None, tuple[str, ...]]:
@@ -51,42 +44,14 @@ def _shards(root: Path, split: str) -> list[Path]:
 
 
 def _load(root: Path, split: str, shards: list[Path]) -> ShardImages:
-    stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in shards]
-    digest = hashlib.sha256(json.dumps([_VERSION, stamps]).encode()).hexdigest()[:16]
-    cache = _cache_folder(root) / f".soda-fast-{split}-{digest}.npy"
-    # One process of a machine reads the shards, the others wait for its index.
-    with _alone(cache.with_suffix(".lock")):
-        if not cache.is_file():
-            content = _index(shards)
-            for outdated in cache.parent.glob(f".soda-fast-{split}-*.npy"):
-                outdated.unlink()
-            write_atomically(cache, content)
-    return ShardImages(shards, np.load(cache, mmap_mode="r", allow_pickle=False))
+    key = [_VERSION, stamps(shards)]
+    folder = cached(root, f"{split}-index", key, lambda folder: np.save(folder / _INDEX, _index(shards)))
+    return ShardImages(shards, np.load(folder / _INDEX, mmap_mode="r", allow_pickle=False))
 
 
-def _index(shards: list[Path]) -> bytes:
+def _index(shards: list[Path]) -> NDArray[np.void]:
     tasks = [(number, str(path)) for number, path in enumerate(shards)]
     rows = [row for part in workers.run(tar_index.rows_of, tasks, len(tasks), "indexing shards") for row in part]
     if not rows:
         raise ValueError(f"{shards[0].parent}: its shards hold no .jpg, .jpeg or .png file")
-    index: NDArray[np.void] = np.array(rows, ROW)
-    buffer = io.BytesIO()
-    np.save(buffer, index, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _cache_folder(root: Path) -> Path:
-    if os.access(root, os.W_OK):
-        return root
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "soda_fast" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds `path`, and hold it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return np.array(rows, ROW)

@@ -45,7 +45,7 @@ class ReplacedImages:
             if self._processes.is_main:
                 rows = [self._lines[index] for index in sorted(self._lines)]
                 write_atomically(self._path, "\n".join(["index\tby\tcause\tstand-in", *rows, ""]).encode())
-        check_share(len(self._lines), len(self._images), "training", self._limit)
+        check_share(len(self._lines), len(self._images), "train", self._limit)
         return len(self._lines)
 
     def _line(self, item: Replaced) -> str:

@@ -175,7 +175,14 @@ def readable(content: bytes) -> bool:
 
 def one_epoch(root: Path, backend: str, **keys: object) -> tuple[list[Batch], TrainLoader]:
     data = DataConfig(
-        dataset="folder", root=str(root), backend=backend, threads=2, mean=(0.5,) * 3, std=(0.2,) * 3, **keys
+        dataset="folder",
+        root=str(root),
+        backend=backend,
+        threads=2,
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        resident_mib=0,
+        **keys,
     )
     dataset = load_dataset(data)
     options = {"seed": 1, "global_batch": 30, "rank": 0, "world": 1, "parts": 1, "start_position": 0, "device": CPU}
@@ -204,7 +211,9 @@ def test_replaced_images_leave_all_others_as_they_were(backend: str, tmp_path: P
         assert torch.equal(ours.target[whole_rows], theirs.target[whole_rows])
     found = {item.index: item for item in loader.replaced}
     assert found.keys() == unreadable
-    labels = load_dataset(DataConfig(dataset="folder", root=str(whole), mean=(0.5,) * 3, std=(0.2,) * 3)).train.labels
+    labels = load_dataset(
+        DataConfig(dataset="folder", root=str(whole), mean=(0.5,) * 3, std=(0.2,) * 3, resident_mib=0)
+    ).train.labels
     for index, item in found.items():
         assert item.by not in unreadable
         assert labels[item.by] == labels[index]
@@ -219,7 +228,7 @@ def test_the_stand_in_does_not_depend_on_the_batch(backend: str, tmp_path: Path)
     keys = {"on_unreadable": "replace", "unreadable_limit": 0.5}
     batches, loader = one_epoch(tmp_path, backend, **keys)
     images = load_dataset(
-        DataConfig(dataset="folder", root=str(tmp_path), mean=(0.5,) * 3, std=(0.2,) * 3, **keys)
+        DataConfig(dataset="folder", root=str(tmp_path), mean=(0.5,) * 3, std=(0.2,) * 3, resident_mib=0, **keys)
     ).train
     execute = make_executor(images, [8], DataConfig(backend=backend), CPU, 1)
     backwards = Readable(images, "replace")

@@ -28,7 +28,7 @@ def write(root: Path, *files: str) -> None:
 
 
 def load(root: Path, name: str = "folder") -> Dataset:
-    return load_dataset(DataConfig(dataset=name, root=str(root)))
+    return load_dataset(DataConfig(dataset=name, root=str(root), resident_mib=0))
 
 
 def names(images: FileImages | None, root: Path) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from soda_fast.config.schema import DataConfig
-from soda_fast.data import Dataset, TrainLoader, load_dataset, webdataset
+from soda_fast.data import Dataset, TrainLoader, load_dataset
+from soda_fast.data import cache as cache_module
 from soda_fast.store.layout import ROW
 from tests.data.pictures import clouds, encode
 
@@ -30,7 +31,7 @@ def shard(path: Path, *members: tuple[str, bytes], mode: str = "w:") -> None:
 
 
 def load(root: Path, **keys: object) -> Dataset:
-    data = DataConfig(dataset="webdataset", root=str(root), mean=(0.5,) * 3, std=(0.2,) * 3, **keys)
+    data = DataConfig(dataset="webdataset", root=str(root), mean=(0.5,) * 3, std=(0.2,) * 3, resident_mib=0, **keys)
     return load_dataset(data)
 
 
@@ -76,18 +77,18 @@ def test_shards_are_found_by_their_names(names: tuple[str, str | None], tmp_path
 def test_the_index_is_made_once_and_again_when_shards_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard(tmp_path / "0.tar", *sample(0, 0))
     load(tmp_path)
-    (cache,) = tmp_path.glob(".soda-fast-train-*.npy")
-    assert np.load(cache, mmap_mode="r").dtype == ROW
+    (cache,) = tmp_path.glob(".soda-fast-train-index-*")
+    assert np.load(cache / "index.npy", mmap_mode="r").dtype == ROW
     made = cache.stat().st_mtime_ns
     load(tmp_path)
     assert cache.stat().st_mtime_ns == made
     shard(tmp_path / "0.tar", *sample(0, 0), *sample(1, 0))
     assert len(load(tmp_path).train) == 2
-    assert len(list(tmp_path.glob(".soda-fast-train-*.npy"))) == 1
-    monkeypatch.setattr(webdataset.os, "access", lambda *_: False)
+    assert len(list(tmp_path.glob(".soda-fast-train-index-*"))) == 1
+    monkeypatch.setattr(cache_module.os, "access", lambda *_: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert len(load(tmp_path).train) == 2
-    assert len(list((tmp_path / "cache").rglob(".soda-fast-train-*.npy"))) == 1
+    assert len(list((tmp_path / "cache").rglob(".soda-fast-train-index-*"))) == 1
 
 
 def test_training_from_shards(tmp_path: Path) -> None:

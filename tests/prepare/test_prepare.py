@@ -39,7 +39,7 @@ def prepare(*arguments: object) -> int:
 
 
 def load(name: str, root: Path) -> Dataset:
-    return load_dataset(DataConfig(dataset=name, root=str(root), mean=(0.5,) * 3, std=(0.2,) * 3))
+    return load_dataset(DataConfig(dataset=name, root=str(root), mean=(0.5,) * 3, std=(0.2,) * 3, resident_mib=0))
 
 
 def same_images(one: Dataset, other: Dataset) -> None:
@@ -228,7 +228,9 @@ def test_bad_images_are_stored_and_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert "train/a/3.jpg: is no readable image (the file is empty)" in out
     with pytest.raises(ValueError, match=r"000000003.jpg \(train/a/3.jpg\): is no readable image .*1 more"):
         load("folder", tmp_path)
-    replacing = DataConfig(dataset="folder", root=str(tmp_path), on_unreadable="replace", unreadable_limit=0.2)
+    replacing = DataConfig(
+        dataset="folder", root=str(tmp_path), on_unreadable="replace", unreadable_limit=0.2, resident_mib=0
+    )
     images = load_dataset(replacing).train
     assert np.flatnonzero(images.heights == 0).tolist() == [3, 5]
     assert images.content(5) == files["train/a/5.jpg"], "stored as it was"

@@ -30,7 +30,7 @@ BAD = {3: b"", 4: whole(4)[:-60], 20: whole(20)[:-50]}
 def tree(run: Path, root: Path, steps: int, **keys: object) -> dict[str, object]:
     made = tiny_tree(run, steps)
     made["data"] |= {"dataset": "folder", "root": str(root), "on_unreadable": "replace", "unreadable_limit": 0.2}
-    made["data"] |= {"mean": [0.5] * 3, "std": [0.2] * 3, **keys}
+    made["data"] |= {"mean": [0.5] * 3, "std": [0.2] * 3, "resident_mib": 0, **keys}
     return made
 
 
@@ -57,6 +57,15 @@ def test_the_stand_ins_are_what_is_trained_on(tmp_path: Path) -> None:
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
 
 
+def test_resident_images_are_replaced_by_the_same(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", BAD)
+    for run, resident_mib in (("one", 0), ("two", 1)):
+        run_tiny(tree(tmp_path / run, root, steps=4, resident_mib=resident_mib))
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    assert (tmp_path / "one" / "unreadable.tsv").read_text() == (tmp_path / "two" / "unreadable.tsv").read_text()
+    assert list(root.glob(".soda-fast-train-pixels-*"))
+
+
 def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path) -> None:
     root = images(tmp_path / "images", BAD)
     run_tiny(tree(tmp_path / "whole", root, steps=5))
@@ -68,7 +77,7 @@ def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path) -> None:
 
 def test_beyond_the_limit_the_run_stops(tmp_path: Path) -> None:
     root = images(tmp_path / "images", {3: whole(3)[:-60], 4: whole(4)[:-60], 20: whole(20)[:-50]})
-    with pytest.raises(ValueError, match=r"data.unreadable_limit is 0.1, but 3 of 24 training images cannot be read"):
+    with pytest.raises(ValueError, match=r"data.unreadable_limit is 0.1, but 3 of 24 train images cannot be read"):
         train(config_from_tree(tree(tmp_path / "run", root, steps=4, unreadable_limit=0.1)))
     assert len((tmp_path / "run" / "unreadable.tsv").read_text().splitlines()) == 4
 

@@ -1,0 +1,97 @@
+"""Small sets of images of one size: decoded once, into a file that all processes of a machine map into memory.
+
+The operating system keeps one copy of the pages, however many processes read them, and the next run finds them decoded.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from soda_fast.data.cache import cached
+from soda_fast.data.image_set import ArrayImages, EncodedImages, ImageSet, UnreadableImage
+from soda_fast.store.build import require_space
+
+_PIXELS, _UNREADABLE = "pixels.npy", "unreadable.npy"
+
+
+class ResidentImages(ArrayImages):
+    """Decoded images, and where they came from.
+
+    Args:
+        pixels: (M, H, W, 3) uint8 RGB.
+        source: the M encoded images. Heights and widths are 0 where they cannot be decoded.
+        rows: (N,) which of them, in which order.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], source: EncodedImages, rows: NDArray[np.int64]) -> None:
+        ImageSet.__init__(self, source.labels[rows], source.heights[rows], source.widths[rows])
+        self.pixels, self.source, self.rows = pixels, source, rows
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[self.rows[indices]]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        return self.pixels[self.rows[index]]
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        if self.heights[index] == 0:
+            raise self.why_unreadable(index)
+        return self.read(index)
+
+    def why_unreadable(self, index: int) -> UnreadableImage:
+        """The error that names an image known to be unreadable, and the cause."""
+        return UnreadableImage(index, str(self.source.why_unreadable(int(self.rows[index]))))
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(int(self.rows[index]))
+
+    def subset(self, indices: NDArray[np.int64]) -> "ResidentImages":
+        return ResidentImages(self.pixels, self.source, self.rows[indices])
+
+
+def make_resident(images: ImageSet, root: Path, split: str, most_bytes: int, threads: int) -> ImageSet:
+    """The same set, decoded, if its images have one size and fit; else the set as it is.
+
+    Args:
+        images: a whole split.
+        root: data.root, beside which the pixels are kept.
+        split: its name.
+        most_bytes: of all pixels.
+        threads: that decode.
+
+    Raises:
+        ValueError: no room on the disk, or a file cannot be read.
+    """
+    if not isinstance(images, EncodedImages) or not len(images):
+        return images
+    shapes = np.unique(np.stack((images.heights, images.widths), axis=1)[images.heights > 0], axis=0)
+    if len(shapes) != 1 or len(images) * int(shapes[0].prod()) * 3 > most_bytes:
+        return images
+    height, width = shapes[0].tolist()
+    shape = (len(images), height, width, 3)
+    key = [list(shape), images.stamps()]
+    folder = cached(root, f"{split}-pixels", key, lambda folder: _decode(images, shape, folder, split, threads))
+    pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+    unreadable = np.load(folder / _UNREADABLE, allow_pickle=False)
+    return ResidentImages(pixels, images.without(unreadable), np.arange(len(images)))
+
+
+def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, split: str, threads: int) -> None:
+    require_space(folder, int(np.prod(shape, dtype=np.int64)))
+    pixels = np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, shape)
+
+    def decode(index: int) -> bool:
+        try:
+            pixels[index] = images.decode(index)
+        except UnreadableImage:
+            return False
+        return True
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(decode, range(len(images)))
+        readable = list(tqdm(results, total=len(images), desc=f"decoding {split}", unit="img", disable=None))
+    pixels.flush()
+    np.save(folder / _UNREADABLE, np.flatnonzero(~np.array(readable)), allow_pickle=False)

@@ -1,0 +1,122 @@
+"""Small sets decoded once: the same pixels, one copy for all processes, made again when a file changes."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from soda_fast.config.schema import DataConfig
+from soda_fast.data import load_dataset, resident
+from soda_fast.data.image_set import FileImages, ImageSet, UnreadableImage
+from soda_fast.data.resident import ResidentImages, make_resident
+from tests.data.pictures import clouds, encode, file_set
+
+
+def images_in(folder: Path, count: int = 20, size: tuple[int, int] = (12, 15)) -> FileImages:
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    return file_set(
+        folder, {f"{k:02}.png": encode(Image.fromarray(clouds(generator, *size)), "PNG") for k in range(count)}
+    )
+
+
+def decoded(images: ImageSet, root: Path, most: int = 1 << 20) -> ImageSet:
+    return make_resident(images, root, "train", most, threads=2)
+
+
+def test_pixels_names_and_subsets_are_those_of_the_files(tmp_path: Path) -> None:
+    files = images_in(tmp_path)
+    resident_set = decoded(files, tmp_path)
+    assert isinstance(resident_set, ResidentImages)
+    assert isinstance(resident_set.pixels, np.memmap)
+    some = resident_set.subset(np.array([7, 3, 9])).subset(np.array([2, 0]))
+    for images, rows in ((resident_set, range(20)), (some, (9, 7))):
+        np.testing.assert_array_equal(images.take(np.arange(len(rows))), np.stack([files.decode(k) for k in rows]))
+        for place, row in enumerate(rows):
+            np.testing.assert_array_equal(images.decode(place), files.decode(row))
+            np.testing.assert_array_equal(images.read(place), files.decode(row))
+            assert images.describe(place) == files.describe(row)
+    assert some.pixels is resident_set.pixels, "a subset copies nothing"
+
+
+def test_only_small_sets_of_one_size_are_decoded(tmp_path: Path) -> None:
+    files = images_in(tmp_path)
+    assert decoded(files, tmp_path, 20 * 12 * 15 * 3 - 1) is files
+    assert isinstance(decoded(files, tmp_path, 20 * 12 * 15 * 3), ResidentImages)
+    mixed = file_set(tmp_path, {"a.png": files.paths[0].read_bytes(), "b.png": encode(Image.new("RGB", (9, 9)), "PNG")})
+    assert decoded(mixed, tmp_path) is mixed
+
+
+def test_it_is_decoded_once_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, calls, decode = images_in(tmp_path), [], resident._decode
+    monkeypatch.setattr(resident, "_decode", lambda *arguments: (calls.append(1), decode(*arguments)))
+    threads = [threading.Thread(target=decoded, args=(files, tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    files.paths[5].write_bytes(encode(Image.new("RGB", (15, 12), "red"), "PNG"))
+    assert decoded(files, tmp_path).decode(5)[0, 0].tolist() == [255, 0, 0]
+    assert len(calls) == 2
+    assert len(list(tmp_path.glob(".soda-fast-train-pixels-*"))) == 1, "the outdated pixels are gone"
+
+
+def test_an_interrupted_decoding_leaves_nothing_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, decode = images_in(tmp_path), resident._decode
+
+    def interrupted(*arguments: object) -> None:
+        decode(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resident, "_decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decoded(files, tmp_path)
+    monkeypatch.setattr(resident, "_decode", decode)
+    assert not list(tmp_path.glob(".soda-fast-train-pixels-*"))
+    np.testing.assert_array_equal(decoded(files, tmp_path).decode(3), files.decode(3))
+
+
+def test_images_that_cannot_be_decoded_are_known(tmp_path: Path) -> None:
+    files = images_in(tmp_path)
+    files.paths[4].write_bytes(files.paths[4].read_bytes()[:-60])
+    found = decoded(files, tmp_path)
+    assert np.flatnonzero(found.heights == 0).tolist() == [4]
+    with pytest.raises(UnreadableImage, match=r"04.png: cannot be decoded"):
+        found.subset(np.array([3, 4])).decode(1)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, needed: int) -> None:
+        raise ValueError(f"{needed} bytes")
+
+    monkeypatch.setattr(resident, "require_space", full)
+    with pytest.raises(ValueError, match="10800 bytes"):
+        decoded(images_in(tmp_path), tmp_path)
+
+
+MAPPED = """
+import sys
+from soda_fast.config.schema import DataConfig
+from soda_fast.data import load_dataset
+pixels = load_dataset(DataConfig(dataset="folder", root=sys.argv[1])).train.pixels
+int(pixels[:].max())
+rows = open("/proc/self/smaps").read().split("pixels.npy")[1].split("VmFlags")[0].splitlines()
+values = {row.split(":")[0]: int(row.split()[1]) for row in rows if row.endswith(" kB")}
+print(values["Private_Dirty"], values["Anonymous"], values["Rss"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells whose memory it is")
+def test_processes_hold_no_copy_of_their_own(tmp_path: Path) -> None:
+    images_in(tmp_path / "train" / "a", 50, (64, 64))
+    load_dataset(DataConfig(dataset="folder", root=str(tmp_path)))
+    code = [sys.executable, "-c", MAPPED, str(tmp_path)]
+    found = subprocess.run(code, capture_output=True, text=True, check=True)
+    dirty, anonymous, resident_kib = map(int, found.stdout.split())
+    assert (dirty, anonymous) == (0, 0)
+    assert resident_kib >= 50 * 64 * 64 * 3 // 1024
