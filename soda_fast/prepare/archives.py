@@ -18,7 +18,7 @@ MAX_MEMBER_BYTES = 256 << 20
 _MAX_TAR_BYTES = 4 << 30  # of a tar inside a tar: ImageNet's classes are 0.2 GB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A regular file in an archive. name: with forward slashes, no "." and no ".." in it."""
 

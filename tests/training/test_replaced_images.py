@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from spawn import run_in_processes
 from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
 
 from soda_fast.config import config_from_tree
@@ -73,6 +74,19 @@ def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path) -> None:
     run_tiny(tree(tmp_path / "parts", root, steps=5))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert (tmp_path / "parts" / "unreadable.tsv").read_text() == (tmp_path / "whole" / "unreadable.tsv").read_text()
+
+
+def train_tree(made: dict[str, object]) -> None:
+    train(config_from_tree(made))
+
+
+def test_two_processes_replace_the_same_and_write_one_list(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", BAD)
+    run_tiny(tree(tmp_path / "one", root, steps=3))
+    run_in_processes(train_tree, 2, tree(tmp_path / "two", root, steps=3))
+    assert (tmp_path / "one" / "unreadable.tsv").read_text() == (tmp_path / "two" / "unreadable.tsv").read_text()
+    for images_seen, loss in losses(tmp_path / "one").items():
+        assert losses(tmp_path / "two")[images_seen] == pytest.approx(loss, rel=1e-4)
 
 
 def test_beyond_the_limit_the_run_stops(tmp_path: Path) -> None:
