@@ -11,6 +11,9 @@ import numpy as np
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_ADOBE = 0xEE
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the others are tables
+_PLAIN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _TEMPORARY, _RESTARTS = 0x01, range(0xD0, 0xD8)
 
 
@@ -45,7 +48,7 @@ def _plain_png(content: bytes) -> bool:
 def _plain_jpeg(content: bytes) -> bool:
     if content[:2] != bytes((0xFF, _START)):
         return False
-    at, scanned = 2, False
+    at, scanned, adobe_rgb = 2, False, False
     while at + 2 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         if marker == 0xFF:  # padding
@@ -55,10 +58,25 @@ def _plain_jpeg(content: bytes) -> bool:
             return scanned and at + 2 == len(content)
         if marker in (0, _START, _TEMPORARY) or marker in _RESTARTS:
             return False
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        segment = content[at + 4 : end]
+        if marker == _ADOBE and segment[:5] == b"Adobe":
+            adobe_rgb = segment[11:12] == b"\0"
+        if marker in _FRAMES and not _plain_frame(marker, segment, adobe_rgb):
+            return False
+        at = end
         if marker == _SCAN:
             at, scanned = _end_of_scan(content, at), True
     return False
+
+
+def _plain_frame(marker: int, segment: bytes, adobe_rgb: bool) -> bool:
+    """Baseline, extended or progressive; 8 bits; grey, or three channels that are YCbCr. GPUs decode these alike."""
+    if marker not in _PLAIN_FRAMES or len(segment) < 6 or segment[0] != 8:
+        return False
+    channels = segment[5]
+    identifiers = segment[6 : 6 + 3 * channels : 3]
+    return channels == 1 or (channels == 3 and not adobe_rgb and identifiers != b"RGB")
 
 
 def _end_of_scan(content: bytes, start: int) -> int:

@@ -44,7 +44,9 @@ class ReplacedImages:
             self._lines |= found
             if self._processes.is_main:
                 rows = [self._lines[index] for index in sorted(self._lines)]
-                write_atomically(self._path, "\n".join(["index\tby\tcause\tstand-in", *rows, ""]).encode())
+                write_atomically(
+                    self._path, "\n".join(["index\tby\tcause\tstand-in", *rows, ""]).encode("utf-8", "backslashreplace")
+                )
         check_share(len(self._lines), len(self._images), "train", self._limit)
         return len(self._lines)
 

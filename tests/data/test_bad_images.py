@@ -99,6 +99,15 @@ def test_sixteen_bits_become_their_upper_byte(channels: int) -> None:
     np.testing.assert_array_equal(decode(make_plain(png_16_bit(values))), colours[..., :3] >> 8)
 
 
+def test_jpegs_that_decoders_might_read_differently_are_decoded_by_pillow() -> None:
+    image = Image.fromarray(clouds(np.random.default_rng(0), 40, 52))
+    for content in (encode(image, "JPEG"), encode(image.convert("L"), "JPEG"), encode(image, "JPEG", progressive=True)):
+        assert make_plain(content) is content
+    for content in (encode(image.convert("CMYK"), "JPEG"), encode(image, "JPEG", keep_rgb=True)):
+        assert make_plain(content).startswith(b"\x89PNG")
+        np.testing.assert_array_equal(decode(make_plain(content)), decode(content))
+
+
 def test_what_is_unusual_is_told() -> None:
     image = Image.fromarray(clouds(np.random.default_rng(0), 40, 52))
     turned = Image.Exif()

@@ -262,6 +262,22 @@ def test_check_names_all_bad_images(stored: bool, tmp_path: Path, capsys: pytest
         assert "train-00000.tar: has changed since it was made" in capsys.readouterr().out
 
 
+def test_names_that_are_not_utf_8_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(picture(0))
+    (folder / os.fsdecode(b"caf\xe9 2.jpg")).write_bytes(b"")
+    assert prepare("folder", "--root", tmp_path) == 0
+    assert prepare("folder", "--root", tmp_path, "--check") == 2
+    assert r"train: train/a/caf\udce9 2.jpg: is no readable image" in capsys.readouterr().out
+
+
+def test_shards_of_others_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": picture(0), "a.cls": b"0", "b.jpg": b"text", "b.cls": b"0"})
+    assert prepare("webdataset", "--root", tmp_path, "--check") == 2
+    assert "0.tar, b.jpg: is no readable image (not an image)" in capsys.readouterr().out
+
+
 def test_a_good_set_is_checked_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tree(tmp_path, {f"train/a/{k}.jpg": picture(k) for k in range(5)})
     assert prepare("folder", "--root", tmp_path, "--check") == 0
