@@ -27,18 +27,24 @@ def cached(root: Path, name: str, key: object, make: Callable[[Path], None]) -> 
             for outdated in (temporary, *final.parent.glob(f".soda-fast-{name}-*")):
                 shutil.rmtree(outdated, ignore_errors=True)
             temporary.mkdir()
-            make(temporary)
-            for path in temporary.iterdir():
-                _sync(path)
-            temporary.rename(final)
+            try:
+                make(temporary)
+                for path in temporary.iterdir():
+                    _sync(path)
+                temporary.rename(final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
 def stamps(paths: Sequence[Path]) -> list[object]:
-    """What tells a file from one that was changed: its path, size and time."""
+    """What tells a file from one that was changed: its path, size and time. Raises ValueError for a missing one."""
     found: list[object] = []
     for path in paths:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
         found.append([str(path), status.st_size, status.st_mtime_ns])
     return found
 

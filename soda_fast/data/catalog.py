@@ -11,7 +11,7 @@ from soda_fast.data.executor import default_threads
 from soda_fast.data.folder import list_folder
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
-from soda_fast.data.resident import make_resident
+from soda_fast.data.resident import CIFAR_BYTES, load_resident_cifar, make_resident
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
 from soda_fast.data.unreadable import check_policy
@@ -57,7 +57,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     Raises:
         ValueError: files are missing, damaged or unusable; names them and the remedy.
     """
-    found, found_test, class_names = _load_images(data.dataset, Path(data.root))
+    found, found_test, class_names = _load_images(data.dataset, Path(data.root), data.resident_mib << 20)
     train = _usable(found, "train", data)
     test = None if found_test is None else _usable(found_test, "test", data)
     mean, std = data.mean, data.std
@@ -80,7 +80,7 @@ def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:
     return images
 
 
-def _load_images(name: str, root: Path) -> tuple[ImageSet, ImageSet | None, tuple[str, ...]]:
+def _load_images(name: str, root: Path, resident_bytes: int) -> tuple[ImageSet, ImageSet | None, tuple[str, ...]]:
     """From the store if there is one, else from what the data set is published as."""
     if name == "digits":
         return load_digits()
@@ -90,7 +90,7 @@ def _load_images(name: str, root: Path) -> tuple[ImageSet, ImageSet | None, tupl
     if store is not None:
         return load_store(store)
     if name in ("cifar10", "cifar100"):
-        return load_cifar(name, root)
+        return load_resident_cifar(name, root) if resident_bytes >= CIFAR_BYTES else load_cifar(name, root)
     if name == "webdataset":
         return load_webdataset(root)
     classes, train, test = list_tiny_imagenet(root) if name == "tiny_imagenet" else list_folder(root)

@@ -100,21 +100,30 @@ def _unpickle(contents: dict[str, bytes], file: str) -> dict[bytes, Any]:
     return pickle.loads(contents[file], encoding="bytes")
 
 
-def _verified_contents(root: Path, name: str, files: CifarFiles) -> dict[str, bytes]:
-    """{file: bytes}, every file with the checksum it must have."""
+def cifar_sources(name: str, root: Path, files: CifarFiles | None = None) -> list[Path]:
+    """The archive, or the files of the unpacked folder. Raises ValueError where there is neither."""
+    files = files or OFFICIAL[name]
     if root.is_file():
-        return _verified_archive(root, files)
+        return [root]
     here = root if any((root / file).is_file() for file in files.train) else root / files.folder
     for place in (here, root / name / files.folder):
         if place.is_dir():
-            return {file: _verified(_read(place / file), place / file, md5) for file, md5 in files.checksums.items()}
+            return [place / file for file in files.checksums]
     for place in (root / files.archive, root / name / files.archive):
         if place.is_file():
-            return _verified_archive(place, files)
+            return [place]
     raise ValueError(
         f"data.root {root}: found neither {files.folder}/ nor {files.archive} there or in {root / name}; download the "
         "archive from https://www.cs.toronto.edu/~kriz/cifar.html into it"
     )
+
+
+def _verified_contents(root: Path, name: str, files: CifarFiles) -> dict[str, bytes]:
+    """{file: bytes}, every file with the checksum it must have."""
+    sources = cifar_sources(name, root, files)
+    if len(sources) == 1:
+        return _verified_archive(sources[0], files)
+    return {path.name: _verified(_read(path), path, files.checksums[path.name]) for path in sources}
 
 
 def _verified_archive(archive: Path, files: CifarFiles) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 The operating system keeps one copy of the pages, however many processes read them, and the next run finds them decoded.
 """
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from soda_fast.data.cache import cached
+from soda_fast.data.cache import cached, stamps
+from soda_fast.data.cifar import OFFICIAL, cifar_sources, load_cifar
 from soda_fast.data.image_set import ArrayImages, EncodedImages, ImageSet, UnreadableImage
 from soda_fast.store.build import require_space
 
 _PIXELS, _UNREADABLE = "pixels.npy", "unreadable.npy"
+_SPLITS = ("train", "test")
+CIFAR_BYTES = 60_000 * 32 * 32 * 3
 
 
 class ResidentImages(ArrayImages):
@@ -22,11 +26,11 @@ class ResidentImages(ArrayImages):
 
     Args:
         pixels: (M, H, W, 3) uint8 RGB.
-        source: the M encoded images. Heights and widths are 0 where they cannot be decoded.
+        source: the M images that they were. Heights and widths are 0 where they cannot be decoded.
         rows: (N,) which of them, in which order.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], source: EncodedImages, rows: NDArray[np.int64]) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], source: ImageSet, rows: NDArray[np.int64]) -> None:
         ImageSet.__init__(self, source.labels[rows], source.heights[rows], source.widths[rows])
         self.pixels, self.source, self.rows = pixels, source, rows
 
@@ -43,6 +47,7 @@ class ResidentImages(ArrayImages):
 
     def why_unreadable(self, index: int) -> UnreadableImage:
         """The error that names an image known to be unreadable, and the cause."""
+        assert isinstance(self.source, EncodedImages), "pixels that were never encoded are readable"
         return UnreadableImage(index, str(self.source.why_unreadable(int(self.rows[index]))))
 
     def describe(self, index: int) -> str:
@@ -95,3 +100,24 @@ def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, split: 
         readable = list(tqdm(results, total=len(images), desc=f"decoding {split}", unit="img", disable=None))
     pixels.flush()
     np.save(folder / _UNREADABLE, np.flatnonzero(~np.array(readable)), allow_pickle=False)
+
+
+def load_resident_cifar(name: str, root: Path) -> tuple[ResidentImages, ResidentImages, tuple[str, ...]]:
+    """load_cifar, verified and unpacked by one process for all. Raises ValueError as load_cifar does."""
+
+    def unpack(folder: Path) -> None:
+        *splits, names = load_cifar(name, root)
+        for split, images in zip(_SPLITS, splits, strict=True):
+            np.save(folder / f"{split}.{_PIXELS}", images.pixels, allow_pickle=False)
+            np.save(folder / f"{split}.labels.npy", images.labels, allow_pickle=False)
+        (folder / "names.json").write_text(json.dumps(names))
+
+    folder = cached(root, f"{name}-pixels", [OFFICIAL[name].checksums, stamps(cifar_sources(name, root))], unpack)
+
+    def load(split: str, what: str) -> ResidentImages:
+        pixels = np.load(folder / f"{split}.{_PIXELS}", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
+        return ResidentImages(pixels, ArrayImages(pixels, labels, f"{name} {what} image"), np.arange(len(labels)))
+
+    names = json.loads((folder / "names.json").read_text())
+    return load("train", "training"), load("test", "test"), tuple(names)

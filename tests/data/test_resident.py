@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data.test_cifar import packed
 from PIL import Image
 
+from soda_fast.cli import main
 from soda_fast.config.schema import DataConfig
-from soda_fast.data import load_dataset, resident
+from soda_fast.data import cifar, load_dataset, resident
 from soda_fast.data.image_set import FileImages, ImageSet, UnreadableImage
 from soda_fast.data.resident import ResidentImages, make_resident
 from tests.data.pictures import clouds, encode, file_set
+
+ROOT = Path(__file__).parents[2]
 
 
 def images_in(folder: Path, count: int = 20, size: tuple[int, int] = (12, 15)) -> FileImages:
@@ -99,8 +103,35 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         decoded(images_in(tmp_path), tmp_path)
 
 
+def test_cifar_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, pixels, labels = packed(tmp_path, "cifar10")
+    monkeypatch.setitem(cifar.OFFICIAL, "cifar10", files)
+    first = load_dataset(DataConfig(dataset="cifar10", root=str(tmp_path)))
+    monkeypatch.setattr(resident, "load_cifar", None)
+    again = load_dataset(DataConfig(dataset="cifar10", root=str(tmp_path)))
+    for dataset in (first, again):
+        border = len(dataset.train)
+        np.testing.assert_array_equal(dataset.train.take(np.arange(border)), pixels[:border])
+        np.testing.assert_array_equal(dataset.train.labels, labels[:border])
+        np.testing.assert_array_equal(dataset.test.decode(3), pixels[border + 3])
+        assert dataset.class_names[3] == "class 3"
+        assert isinstance(dataset.train.pixels, np.memmap)
+    some = again.train.subset(np.array([5, 2]))
+    assert (some.describe(0), some.labels.tolist()) == ("cifar10 training image 5", labels[[5, 2]].tolist())
+    assert some.pixels is again.train.pixels
+
+
+def test_cifar_that_is_not_official_leaves_nothing(tmp_path: Path) -> None:
+    packed(tmp_path, "cifar10")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="the official file's is"):
+        load_dataset(DataConfig(dataset="cifar10", root=str(tmp_path)))
+    assert [path for path in sorted(tmp_path.iterdir()) if path.suffix != ".lock"] == before
+
+
 MAPPED = """
 import sys
+from soda_fast.cli import main
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import load_dataset
 pixels = load_dataset(DataConfig(dataset="folder", root=sys.argv[1])).train.pixels
@@ -120,3 +151,12 @@ def test_processes_hold_no_copy_of_their_own(tmp_path: Path) -> None:
     dirty, anonymous, resident_kib = map(int, found.stdout.split())
     assert (dirty, anonymous) == (0, 0)
     assert resident_kib >= 50 * 64 * 64 * 3 // 1024
+
+
+def test_a_dry_run_decodes_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images_in(tmp_path / "train" / "a")
+    (tmp_path / "train" / "a" / "04.png").write_bytes(images_in(tmp_path / "other").paths[4].read_bytes()[:-60])
+    keys = ["data.dataset=folder", f"data.root={tmp_path}"]
+    assert main(["train", str(ROOT / "configs" / "demo_digits.yaml"), "--dry-run", *keys]) == 0
+    assert "epochs of 20 images" in capsys.readouterr().out
+    assert not list(tmp_path.glob(".soda-fast*"))
