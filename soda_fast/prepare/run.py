@@ -53,9 +53,9 @@ def prepare(
     if final.exists():
         raise ValueError(f"{final}: is in the way, and no store; move it")
     root.mkdir(parents=True, exist_ok=True)
-    if download_first:
-        source = _download(dataset, root, source, url)
     with construction_site(root, dataset) as partial:
+        if download_first:
+            source = _download(dataset, root, source, url)
         contents = read_source(dataset, source or root, part, partial)
         manifest = build_store(contents, partial, final, processes)
     print(f"{final}: {_counts(manifest)}")

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,9 @@ def construction_site(root: Path, dataset: str) -> Iterator[Path]:
     except BlockingIOError as error:
         raise ValueError(f"{partial}: another process is making this store; wait for it") from error
     finally:
+        with suppress(OSError):  # of an attempt that found nothing to do, nothing stays
+            (partial / "parts").rmdir()
+            partial.rmdir()
         os.close(descriptor)
 
 

@@ -308,6 +308,7 @@ def test_mistakes_are_one_sentence(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing is left of a mistake"
 
 
 def test_counts_of_a_class_are_compared() -> None:
