@@ -48,17 +48,25 @@ def construction_site(root: Path, dataset: str) -> Iterator[Path]:
     (partial / "parts").mkdir(parents=True, exist_ok=True)
     descriptor = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that is killed lets go of it
+        _hold(descriptor, partial)
         for leftover in [*partial.glob(".*.tmp"), *(partial / "parts").glob(".*.tmp")]:
             leftover.unlink()
-        yield partial
-    except BlockingIOError as error:
-        raise ValueError(f"{partial}: another process is making this store; wait for it") from error
+        try:
+            yield partial
+        finally:
+            with suppress(OSError):  # of an attempt that made nothing, nothing stays
+                (partial / "parts").rmdir()
+                partial.rmdir()
     finally:
-        with suppress(OSError):  # of an attempt that found nothing to do, nothing stays
-            (partial / "parts").rmdir()
-            partial.rmdir()
         os.close(descriptor)
+
+
+def _hold(descriptor: int, folder: Path) -> None:
+    """Lock a folder for this process; one that is killed lets go of it. Raises ValueError if another one holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"{folder}: another process is making this store; wait for it") from error
 
 
 def build_store(contents: Contents, partial: Path, final: Path, processes: int | None = None) -> Manifest:

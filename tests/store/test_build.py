@@ -150,9 +150,12 @@ def test_a_source_that_changed_is_stored_again(tmp_path: Path) -> None:
 
 
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
-    with construction_site(tmp_path, "folder"), pytest.raises(ValueError, match="another process is making this store"):  # noqa: SIM117
-        with construction_site(tmp_path, "folder"):
-            pass
+    contents = contents_of(tree(tmp_path / "tree", 10))
+    with construction_site(tmp_path, "folder") as partial:
+        with pytest.raises(ValueError, match="another process is making this store"):
+            construction_site(tmp_path, "folder").__enter__()
+        build_store(contents, partial, tmp_path / "folder-store", 1)
+    assert len(load_store(tmp_path / "folder-store")[0]) == 10, "the first is not disturbed"
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
