@@ -75,7 +75,9 @@ def load_dataset(data: DataConfig) -> Dataset:
 
 def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:
     """A split, decoded if it is small, and checked for images that cannot be."""
-    images = make_resident(images, Path(data.root), split, data.resident_mib << 20, default_threads())
+    images = make_resident(
+        images, Path(data.root), f"{data.dataset}-{split}", data.resident_mib << 20, default_threads()
+    )
     check_policy(images, split, data.on_unreadable, data.unreadable_limit)
     return images
 

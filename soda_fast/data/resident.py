@@ -57,13 +57,13 @@ class ResidentImages(ArrayImages):
         return ResidentImages(self.pixels, self.source, self.rows[indices])
 
 
-def make_resident(images: ImageSet, root: Path, split: str, most_bytes: int, threads: int) -> ImageSet:
+def make_resident(images: ImageSet, root: Path, name: str, most_bytes: int, threads: int) -> ImageSet:
     """The same set, decoded, if its images have one size and fit; else the set as it is.
 
     Args:
         images: a whole split.
         root: data.root, beside which the pixels are kept.
-        split: its name.
+        name: of data set and split; several may lie in one root.
         most_bytes: of all pixels.
         threads: that decode.
 
@@ -78,13 +78,13 @@ def make_resident(images: ImageSet, root: Path, split: str, most_bytes: int, thr
     height, width = shapes[0].tolist()
     shape = (len(images), height, width, 3)
     key = [list(shape), images.stamps()]
-    folder = cached(root, f"{split}-pixels", key, lambda folder: _decode(images, shape, folder, split, threads))
+    folder = cached(root, f"{name}-pixels", key, lambda folder: _decode(images, shape, folder, name, threads))
     pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
     unreadable = np.load(folder / _UNREADABLE, allow_pickle=False)
     return ResidentImages(pixels, images.without(unreadable), np.arange(len(images)))
 
 
-def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, split: str, threads: int) -> None:
+def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, name: str, threads: int) -> None:
     require_space(folder, int(np.prod(shape, dtype=np.int64)))
     pixels = np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, shape)
 
@@ -97,7 +97,7 @@ def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, split: 
 
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(decode, range(len(images)))
-        readable = list(tqdm(results, total=len(images), desc=f"decoding {split}", unit="img", disable=None))
+        readable = list(tqdm(results, total=len(images), desc=f"decoding {name}", unit="img", disable=None))
     pixels.flush()
     np.save(folder / _UNREADABLE, np.flatnonzero(~np.array(readable)), allow_pickle=False)
 

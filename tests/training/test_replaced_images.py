@@ -64,7 +64,7 @@ def test_resident_images_are_replaced_by_the_same(tmp_path: Path) -> None:
         run_tiny(tree(tmp_path / run, root, steps=4, resident_mib=resident_mib))
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     assert (tmp_path / "one" / "unreadable.tsv").read_text() == (tmp_path / "two" / "unreadable.tsv").read_text()
-    assert list(root.glob(".soda-fast-train-pixels-*"))
+    assert list(root.glob(".soda-fast-folder-train-pixels-*"))
 
 
 def test_a_resumed_run_goes_on_with_the_same_images(tmp_path: Path) -> None:
