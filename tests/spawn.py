@@ -21,7 +21,7 @@ def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: 
     `function` must be importable, and return something picklable (tensors are fine).
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_entry, (world_size, _free_port(), folder, function, arguments), nprocs=world_size)
+        mp.spawn(_entry, (world_size, free_port(), folder, function, arguments), nprocs=world_size)
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(world_size)]
 
 
@@ -45,7 +45,7 @@ def _entry(
 _ports = itertools.count()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that no other test process chooses: between asking for a free one and listening on it, another could."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
