@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,15 @@ def read_tensors(path: Path, prefix: str, into: dict[str, Tensor]) -> None:
         ValueError: a tensor is absent, or has another shape.
     """
     tensors = {prefix + name: tensor for name, tensor in into.items()}
-    _check_shapes(path, tensors)
+    check_shapes(path, tensors)
     with warnings.catch_warnings():
         # It warns that one process loads alone, which is what was asked for.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         dcp.load(tensors, storage_reader=SafeReader(path), no_dist=True)
 
 
-def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
+def check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError for the first tensor that the checkpoint lacks or has in another shape."""
     saved = SafeReader(path).read_metadata().state_dict_metadata
     for name, tensor in tensors.items():
         size = getattr(saved.get(name), "size", None)

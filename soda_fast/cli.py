@@ -4,7 +4,6 @@ Torch is imported by the verbs that need it, after their arguments have been che
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,18 @@ from pathlib import Path
 from soda_fast import __version__
 from soda_fast.config import Config, help_text, load_config, to_yaml
 from soda_fast.prepare import DATASETS
+from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here
 from soda_fast.run_directory import RunDirectory
 
 USAGE_ERROR = 2
-TRAINING_ERROR = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0, or 2 for a user's mistake, or 1 for a training that diverged."""
+    """Run one verb; returns the exit code.
+
+    0: done. 2: a user's mistake. 1: training cannot go on. 75: stopped by SIGTERM or SIGUSR1, to be started again.
+    130: stopped by Ctrl-C.
+    """
     parser = _parser()
     # argparse takes positional arguments in one piece: key=value after an option arrives as a leftover.
     options, leftovers = parser.parse_known_args(arguments)
@@ -31,19 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.verb(options)
     except ValueError as error:
         return _complain(error, USAGE_ERROR)
-    except ArithmeticError as error:
-        return _complain(error, TRAINING_ERROR)
+    except TrainingError as error:
+        return _complain(error, EXIT_FAILED)
+    except Stopped as error:
+        return _complain(error, error.exit_code)
     except OSError as error:
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", USAGE_ERROR)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        named = f"{error.filename}: " if error.filename else ""
+        return _complain(error, USAGE_ERROR, f"{named}{error.strerror or error}")
+    except KeyboardInterrupt as error:
+        return _complain(error, EXIT_INTERRUPTED, "interrupted; what has been saved stays")
     return 0
 
 
-def _complain(error: object, code: int) -> int:
+def _complain(error: BaseException, code: int, text: str | None = None) -> int:
     """Say what is wrong, once for all processes."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"soda-fast: {error}", file=sys.stderr)
+    if is_told_here(error):
+        print(f"soda-fast: {text or error}", file=sys.stderr, flush=True)
     return code
 
 
@@ -54,7 +60,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     from soda_fast.train import train
 
-    train(config)
+    train(config, options.accept_changes)
 
 
 def _dry_run(config: Config) -> None:
@@ -110,6 +116,14 @@ def _export(options: argparse.Namespace) -> None:
     print(f"exported the averaged weights of {checkpoint} to {options.directory}")
 
 
+def _replay(options: argparse.Namespace) -> None:
+    run = RunDirectory(options.run)
+    run.load_config()
+    from soda_fast.replay import replay
+
+    replay(run)
+
+
 def _import(options: argparse.Namespace) -> None:
     from soda_fast.import_reference import import_reference
 
@@ -133,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", metavar="CONFIG", help="YAML file, as those in configs/")
     train.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the file's")
     train.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+    train.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on from the run's checkpoint although keys that shape what is learnt have changed",
+    )
     train.set_defaults(verb=_train)
 
     evaluate = verbs.add_parser("evaluate", help="k-NN and linear probe of a run's encoder")
@@ -159,6 +178,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", metavar="RUN", type=Path, help="run directory")
     export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
     export.set_defaults(verb=_export)
+
+    replay = verbs.add_parser(
+        "replay",
+        help="repeat the step at which a training became NaN or infinite",
+        description="Repeat the step at which a training became NaN or infinite, and name the first module whose "
+        "values are not finite. With torchrun, on several processes.",
+    )
+    replay.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    replay.set_defaults(verb=_replay)
 
     importing = verbs.add_parser("import", help="turn a checkpoint of the reference implementation into a run")
     importing.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="its .pth file")

@@ -14,7 +14,7 @@ from soda_fast.parallel import Processes, start_processes
 from soda_fast.pretrained import load_run
 from soda_fast.probing import Encode, Prober, encode_features, encode_pixels
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import read_manifest
+from soda_fast.training.checkpoint_files import read_manifest
 
 
 def evaluate(run: RunDirectory, baselines: Sequence[str] = ()) -> None:

@@ -15,7 +15,7 @@ from soda_fast.data.catalog import known_statistics
 from soda_fast.parallel import parallelize, start_processes
 from soda_fast.reference_names import state_from_reference
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import CheckpointStore, TrainState
+from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
 from soda_fast.training.optimizer import build_optimizer
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny": "tiny_imagenet"}
@@ -140,7 +140,8 @@ def _write(config: Config, state: dict[str, Tensor], run: RunDirectory) -> None:
             parallelize(model, model.blocks, processes.mesh("fsdp"), bf16=False)
         optimizer = build_optimizer(models[0], config.train)
         store = CheckpointStore(run.checkpoints, processes, keep=1)
-        store.save(0, TrainState(models[0], models[1], optimizer), steps=0)
+        store.save_and_wait(Progress(images_seen=0, steps=0), TrainState(models[0], models[1], optimizer))
+        store.close()
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

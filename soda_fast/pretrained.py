@@ -18,7 +18,7 @@ from soda_fast.diffusion import ddim_sample
 from soda_fast.export import CONFIG_NAME, DECODER_NAME, ENCODER_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import latest
+from soda_fast.training.checkpoint_files import latest
 
 
 class PretrainedSODA(SODA):

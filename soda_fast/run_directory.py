@@ -4,7 +4,10 @@ config.yaml       the resolved configuration
 metrics.jsonl     one object a line
 tensorboard/      the same for TensorBoard, and pictures
 samples/*.png     source, target, reconstruction
-checkpoints/      see training/checkpoint.py
+failures/         the step at which a training stopped; see failures.py
+memory/           what filled the memory when it did not suffice
+.lock             held by the training at work here; see run_lock.py
+checkpoints/      see training/checkpoint_files.py
 evaluation.json   probes of the last checkpoint
 """
 
@@ -32,12 +35,18 @@ FREE_KEYS = (
     "train.log_every_images",
     "train.save_every_images",
     "train.keep_checkpoints",
+    "train.keep_every_images",
+    "train.max_failed_saves",
+    "train.max_skipped_steps",
     "train.deterministic",
     "sampling",
     "evaluation",
     "parallel",
     "perf",
 )
+
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,14 @@ class RunDirectory:
         return self.path / "samples"
 
     @property
+    def failures(self) -> Path:
+        return self.path / "failures"
+
+    @property
+    def memory(self) -> Path:
+        return self.path / "memory"
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
 
@@ -74,19 +91,31 @@ class RunDirectory:
             raise ValueError(f"{self.path} is not a run directory: it has no config.yaml{hint}")
         return load_config(self.config)
 
-    def create(self, config: Config) -> None:
-        """Make the folders and write config.yaml.
+    def make(self) -> None:
+        """Make the folders.
 
         Raises:
-            ValueError: the folder cannot be made or written; or it holds a run whose configuration differs in keys that
-                shape what is learnt.
+            ValueError: they cannot be made.
         """
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ValueError(f"run.dir {self.path}: cannot be made ({reason}); choose another run.dir") from error
-        if self.config.is_file():
+
+    def create(self, config: Config, accept_changes: bool = False) -> None:
+        """Make the folders and write config.yaml.
+
+        Args:
+            accept_changes: go on under a configuration that shapes what is learnt in another way than the saved one.
+
+        Raises:
+            ValueError: the folder cannot be made or written; or it holds checkpoints of a run whose configuration
+                differs in keys that shape what is learnt.
+        """
+        self.make()
+        # Without a checkpoint nothing has been learnt that the changes could contradict.
+        if self.config.is_file() and any(self.checkpoints.glob("images-*")) and not accept_changes:
             refuse_changes(load_config(self.config), config, self.path)
         try:
             write_atomically(self.config, to_yaml(config).encode())
@@ -101,11 +130,11 @@ def refuse_changes(saved: Config, wanted: Config, path: Path) -> None:
     before, after = (dict(_leaves(asdict(config))) for config in (saved, wanted))
     changed = [key for key in after if after[key] != before[key] and not _is_free(key)]
     if changed:
-        key = changed[0]
-        more = f" ({len(changed) - 1} more keys differ)" if len(changed) > 1 else ""
+        named = "; ".join(f"{key} = {before[key]!r}, not {after[key]!r}" for key in changed[:_MOST_NAMED])
+        more = f" ({len(changed) - _MOST_NAMED} more keys differ)" if len(changed) > _MOST_NAMED else ""
         raise ConfigError(
-            f"{path} holds a run with {key} = {before[key]!r}, not {after[key]!r}{more}; "
-            "give the saved value to resume, or another run.dir to start anew"
+            f"{path} holds a run with {named}{more}; give the saved values to resume, another run.dir to start anew, "
+            "or --accept-changes to go on from the checkpoint under the new ones"
         )
 
 

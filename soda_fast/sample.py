@@ -11,7 +11,7 @@ from soda_fast.data import Dataset, iterate_views, load_dataset
 from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
 from soda_fast.pretrained import PretrainedSODA, load_run
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import read_manifest
+from soda_fast.training.checkpoint_files import read_manifest
 
 
 def sample(

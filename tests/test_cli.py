@@ -32,6 +32,7 @@ def test_a_run_leaves_what_the_readme_says(run: Path) -> None:
         "tensorboard",
         "samples",
         "checkpoints",
+        ".lock",
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "grad_norm", "encoder_lr", "decoder_lr", "images_per_second", "data_wait_share"} < set(lines[0])

@@ -197,6 +197,12 @@ class TrainConfig:
     """Interval of checkpoints, in images. 0: only at the end."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints stay on disk."""
+    keep_every_images: NonNegative = 0
+    """Besides those, the first checkpoint at or after each multiple of this many images stays for good. 0: none."""
+    max_failed_saves: Positive = 3
+    """How many saves in a row may fail (a full disk) until training stops. Until then it goes on."""
+    max_skipped_steps: NonNegative = 0
+    """Steps whose loss or gradient is NaN or infinite that a run may leave out. The next one stops it."""
     deterministic: Switch = False
     """Use only deterministic kernels on the GPU, so that a resumed run is equal bit for bit. Slower."""
 
@@ -271,6 +277,9 @@ class ParallelConfig:
     reshard_after_forward: Literal["auto"] | Switch = "auto"
     """Free a block's gathered weights after its forward pass and gather them again for its backward pass: less memory,
     half as much again to send. auto: if all gathered weights are larger than 1 GiB."""
+    timeout_minutes: PositiveFloat = 30.0
+    """The longest that a step, a probe, a picture or the writing of a checkpoint may take. When processes wait for each
+    other longer than this, those that are behind are named and all end."""
 
 
 @section

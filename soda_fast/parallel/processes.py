@@ -4,14 +4,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from soda_fast.errors import TrainingError, tell_here
+
 T = TypeVar("T")
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Connection refused")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Processes:
     local_rank: int
     local_world_size: int
     device: torch.device
+    store: dist.Store
 
     @property
     def is_main(self) -> bool:
@@ -42,6 +47,10 @@ class Processes:
         shard = 1 if strategy == "ddp" else shard_processes or self.local_world_size
         shape = (self.world_size // shard, shard)
         return init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+    def host_group(self) -> dist.ProcessGroup:
+        """A new group of all processes, for the host's collectives beside the training's. A collective."""
+        return cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes. A collective."""
@@ -74,14 +83,16 @@ class Processes:
 
 
 @contextmanager
-def start_processes(device_type: str | None = None) -> Iterator[Processes]:
+def start_processes(device_type: str | None = None, timeout_minutes: float = 30.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, or be the only one; leave the process group at the end.
 
     Args:
         device_type: "cuda" or "cpu"; None: CUDA if there is a GPU.
+        timeout_minutes: the longest that a process waits for the others.
 
     Raises:
         ValueError: more processes on this machine than GPUs.
+        TrainingError: another process was lost.
     """
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -97,9 +108,42 @@ def start_processes(device_type: str | None = None) -> Iterator[Processes]:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-    store = None if "RANK" in os.environ else dist.HashStore()
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    # Twice the limit: `Watchdog`, which knows who is missing, should speak first.
+    timeout = timedelta(minutes=2 * timeout_minutes)
+    store = next(dist.rendezvous("env://", timeout=timeout))[0] if "RANK" in os.environ else dist.HashStore()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:
-        yield Processes(rank, world_size, local_rank, local_world_size, device)
-    finally:
-        dist.destroy_process_group()
+        yield Processes(rank, world_size, local_rank, local_world_size, device, store)
+    except BaseException as error:
+        here = _first_to_fail(store)
+        tell_here(error, here)
+        # Of several processes none takes the group apart: that would wait for the others, which may never come.
+        if world_size == 1:
+            dist.destroy_process_group()
+        elif _is_loss(error):
+            lost = TrainingError(_LOST_TEXT)
+            tell_here(lost, here)
+            raise lost from error
+        raise
+    dist.destroy_process_group()
+
+
+_LOST_TEXT = (
+    "another process of this run was lost; the checkpoints are whole, and the same command goes on from the last one "
+    "(torchrun --max-restarts=N does so by itself)"
+)
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a collective failed because another process is not there any more."""
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
+    )
+
+
+def _first_to_fail(store: dist.Store) -> bool:
+    """Whether this is the first of the processes that asks."""
+    try:
+        return store.add("first_to_fail", 1) == 1
+    except dist.DistError:
+        return True  # the store went with the process that held it

@@ -1,17 +1,10 @@
-"""Checkpoints: torch.distributed.checkpoint, sharded, published whole or not at all.
+"""Checkpoints: torch.distributed.checkpoint, sharded, written beside the training, published whole or not at all.
 
-    checkpoints/images-000000512000/__0_0.distcp ..   tensors only: model.*, ema.*, optimizer.*
-                                    .metadata         where each tensor lies
-                                    manifest.json     images_seen, versions, size and SHA-256 of each file
-
-A checkpoint is written beside its place and renamed when all of it is on disk; the newest folder whose manifest and
-files agree is the one that counts. Nothing random is saved: it all follows from the seed and images_seen.
+`checkpoint_files` says what lies where. Nothing random is saved: it all follows from the seed and images_seen.
 """
 
-import hashlib
-import json
-import shutil
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +12,19 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from soda_fast.checkpoint_reader import SafeReader
-from soda_fast.files import sync_directory, write_atomically
+from soda_fast.checkpoint_reader import SafeReader, check_shapes
 from soda_fast.parallel import Processes, reshard
+from soda_fast.training import checkpoint_files as files
 
 FORMAT = 1
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class SaveError(OSError):
+    """Checkpoints could not be written."""
 
 
 @dataclass(frozen=True)
@@ -61,102 +60,222 @@ class TrainState:
         return state
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    images_seen: images trained on. steps: steps made, which the moving average counts. skipped_steps: those of them
+    whose gradient was not finite; AdamW counts the others.
+    """
+
+    images_seen: int
+    steps: int
+    skipped_steps: int = 0
+
+
 class CheckpointStore:
-    """The checkpoints of one run. `save` and `load_latest` are collectives.
+    """The checkpoints of one run. `save`, `save_and_wait` and `load_latest` are collectives.
+
+    `save` copies the state to host memory and returns; files, checksums and the rename follow in the background, over a
+    process group of its own. One checkpoint is written at a time: a save that finds another under way waits for it, and
+    says so. A failed one is a notice and leaves the earlier checkpoints alone.
 
     Args:
         root: the run's `checkpoints` folder.
-        keep: how many of the newest stay.
+        keep, keep_every_images: which stay; see `checkpoint_files.to_remove`.
+        max_failures: how many saves may fail in a row before `save` raises.
+        description: what the manifests say besides, as the configuration and versions.
     """
 
-    def __init__(self, root: Path, processes: Processes, keep: int) -> None:
-        self.root, self.processes, self.keep = root, processes, keep
-        self.notices: list[str] = []
+    def __init__(
+        self,
+        root: Path,
+        processes: Processes,
+        keep: int,
+        keep_every_images: int = 0,
+        max_failures: int = 1,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        self.root, self.processes, self.keep, self.keep_every_images = root, processes, keep, keep_every_images
+        self.max_failures, self.description = max_failures, description or {}
+        self.newest_images: int | None = None
+        self._failures = 0
+        self._notices: list[str] = []
+        self._pending: tuple[int, Future[str | None]] | None = None
+        # Not the training's group: two threads' collectives on one group get into each other's way.
+        self._group = processes.host_group()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        gpu = processes.device.type == "cuda"
+        self._stager = DefaultStager(
+            StagingOptions(
+                use_pinned_memory=gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=gpu
+            )
+        )
 
-    def save(self, images_seen: int, state: TrainState, steps: int) -> None:
-        """Write and publish a checkpoint, then remove those beyond the newest `keep`."""
-        final = self.root / f"images-{images_seen:012d}"
-        temporary = self.root / f".{final.name}.tmp"
-        if self.processes.is_main:
-            # A folder of the final name is one that failed its checks, or the same state saved before.
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(final, ignore_errors=True)
-            self.root.mkdir(parents=True, exist_ok=True)
-        self.processes.barrier()
-        dcp.save(state.tensors(), checkpoint_id=temporary)
-        written = [_fingerprint(path) for path in sorted(temporary.glob(f"__{self.processes.rank}_*.distcp"))]
-        everyone: list[list[dict[str, Any]]] = [[] for _ in range(self.processes.world_size)]
-        dist.all_gather_object(everyone, written)
-        if self.processes.is_main:
-            files = [entry for entries in everyone for entry in entries] + [_fingerprint(temporary / ".metadata")]
-            manifest = {"format": FORMAT, "images_seen": images_seen, "steps": steps, "conv_layout": "OHWI"}
-            manifest |= {"processes": self.processes.world_size, "torch": torch.__version__, "files": files}
-            write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-            temporary.rename(final)
-            sync_directory(self.root)
-            # Newer ones were found damaged when this attempt began; they must not outlive the good ones in `prune`.
-            for damaged in [path for path in checkpoints(self.root) if path.name > final.name]:
-                shutil.rmtree(damaged)
-            prune(self.root, self.keep)
-        self.processes.barrier()
+    def save(self, progress: Progress, state: TrainState) -> None:
+        """Start writing a checkpoint; nothing to do if the newest one is of the same images_seen.
 
-    def load_latest(self, state: TrainState) -> dict[str, Any] | None:
-        """Restore `state` from the newest whole checkpoint, of any number of processes; returns its manifest."""
+        Raises:
+            SaveError: this many saves failed in a row.
+        """
+        if self._pending is not None and not self._pending[1].done():
+            self._notices.append(
+                f"the checkpoint of {self._pending[0]:,} images is still being written; training waits for it before "
+                "the next one (a longer train.save_every_images or a faster disk avoids this)"
+            )
+        self._finish(self.max_failures)
+        if progress.images_seen == self.newest_images:
+            return
+        temporary = files.temporary_path(self.root, progress.images_seen)
+        if self.processes.is_main:
+            files.remove_folder(temporary)
+        manifest = {"format": FORMAT, "conv_layout": "OHWI", **asdict(progress)}
+        manifest |= {"processes": self.processes.world_size, **self.description}
+        written = dcp.async_save(
+            state.tensors(), checkpoint_id=temporary, process_group=self._group, async_stager=self._stager
+        )
+        assert isinstance(written, Future), "staging is not asynchronous"
+        self._pending = progress.images_seen, self._thread.submit(self._publish, written, manifest)
+
+    def save_and_wait(self, progress: Progress, state: TrainState) -> None:
+        """Save, and return when all of it is on disk.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        self.save(progress, state)
+        self._finish(max_failures=1)
+
+    def _finish(self, max_failures: int) -> None:
+        """Wait until nothing is being written; raise a SaveError at the last allowed failure in a row."""
+        if self._pending is None:
+            return
+        images_seen, outcome = self._pending
+        self._pending = None
+        problem = outcome.result()
+        if problem is None:
+            self.newest_images, self._failures = images_seen, 0
+            return
+        self._failures += 1
+        text = f"the checkpoint of {images_seen:,} images could not be written ({problem})"
+        if self._failures >= max_failures:
+            times = f" {self._failures} times in a row" if self._failures > 1 else ""
+            raise SaveError(f"{text}: saving failed{times}; {self._remedy()}, and start the same command again")
+        self._notices.append(f"{text}; training goes on, {self._remedy()}")
+
+    def close(self) -> None:
+        """Wait for what is being written, whatever becomes of it, and free the background's memory."""
+        if self._pending is not None:
+            self._pending[1].exception()
+            self._pending = None
+        self._thread.shutdown()
+        self._stager.close()
+
+    def take_notices(self) -> list[str]:
+        """What has happened since the last call and a user should know; looks, and does not wait."""
+        if self._pending is not None and self._pending[1].done() and self._failures + 1 < self.max_failures:
+            self._finish(self.max_failures)
+        notices, self._notices = self._notices, []
+        return notices
+
+    def load_latest(self, state: TrainState) -> Progress | None:
+        """Restore `state` from the newest whole checkpoint, of any number of processes; says where it stood."""
         found: list[Any] = [None, []]
         if self.processes.is_main:
-            found = list(latest(self.root))
+            found = list(files.latest(self.root))
         # One process looks: two that look at a changing disk may see different things.
         dist.broadcast_object_list(found)
-        path, self.notices = found
+        path, complaints = found
+        self._notices += complaints
         if path is None:
             return None
-        manifest = read_manifest(path)
-        dcp.load(state.tensors(), storage_reader=SafeReader(path))
-        state.set_steps(manifest["steps"])
-        return manifest
+        progress = load_checkpoint(path, state)
+        if self.processes.is_main:
+            # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
+            for damaged in [other for other in files.checkpoints(self.root) if other.name > path.name]:
+                files.set_aside(damaged)
+        self.newest_images = progress.images_seen
+        return progress
+
+    def _remedy(self) -> str:
+        last = f"the last good one is of {self.newest_images:,} images" if self.newest_images else "there is none yet"
+        return f"{last}; free space or mend {self.root}"
+
+    def _publish(self, written: "Future[Any]", manifest: dict[str, Any]) -> str | None:
+        """In the background: checksums, manifest, rename, removal of old ones. What went wrong, on all processes."""
+        images_seen = manifest["images_seen"]
+        temporary = files.temporary_path(self.root, images_seen)
+        mine: list[dict[str, Any]] = []
+        problem: str | None = None
+        try:
+            written.result()
+            mine = [files.fingerprint(path) for path in sorted(temporary.glob(f"__{self.processes.rank}_*.distcp"))]
+        except (CheckpointException, OSError) as error:
+            problem = describe_failure(error)
+        everyone: list[Any] = [None] * self.processes.world_size
+        dist.all_gather_object(everyone, (mine, problem), group=self._group)
+        outcome = [next((text for _, text in everyone if text is not None), None)]
+        if self.processes.is_main:
+            entries = [entry for found, _ in everyone for entry in found]
+            outcome = [outcome[0] or self._commit(temporary, {**manifest, "files": entries})]
+        dist.broadcast_object_list(outcome, group=self._group)
+        if outcome[0] is not None and self.processes.is_main:
+            files.remove_folder(temporary)
+        return outcome[0]
+
+    def _commit(self, temporary: Path, manifest: dict[str, Any]) -> str | None:
+        try:
+            manifest["files"] = [*manifest["files"], files.fingerprint(temporary / ".metadata")]
+            files.publish(temporary, files.checkpoint_path(self.root, manifest["images_seen"]), manifest)
+        except OSError as error:
+            return describe_failure(error)
+        try:
+            files.prune(self.root, self.keep, self.keep_every_images)
+        except OSError as error:
+            self._notices.append(f"an old checkpoint could not be removed ({describe_failure(error)})")
+        return None
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint."""
-    return json.loads((path / "manifest.json").read_text())
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors into a folder and wait for it. A collective.
 
-
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what interrupted saves left."""
-    for old in checkpoints(root)[:-keep]:
-        shutil.rmtree(old)
-    for leftover in root.glob(".images-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def checkpoints(root: Path) -> list[Path]:
-    """Published checkpoints, oldest first; their files are not checked."""
-    return sorted(path for path in root.glob("images-*") if (path / "manifest.json").exists())
-
-
-def latest(root: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are what its manifest says, and a sentence for each newer one that is not."""
-    complaints: list[str] = []
-    for path in reversed(checkpoints(root)):
-        damage = _damage(path)
-        if damage is None:
-            return path, complaints
-        complaints.append(f"checkpoint {path} is damaged ({damage}) and is passed over")
-    return None, complaints
-
-
-def _damage(path: Path) -> str | None:
+    Raises:
+        SaveError: it could not be written.
+    """
     try:
-        manifest = read_manifest(path)
-        for expected in manifest["files"]:
-            if _fingerprint(path / expected["name"]) != expected:
-                return f"{expected['name']} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
+        dcp.save(tensors, checkpoint_id=path)
+    except CheckpointException as error:
+        raise SaveError(f"{path} could not be written ({describe_failure(error)})") from None
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+def load_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Fill tensors, by name, from a folder of a checkpoint or of `save_tensors`. A collective.
+
+    Raises:
+        ValueError: it lacks one, or has it in another shape.
+    """
+    check_shapes(path, tensors)
+    dcp.load(tensors, storage_reader=SafeReader(path))
+
+
+def load_checkpoint(path: Path, state: TrainState) -> Progress:
+    """Restore `state` from one checkpoint, whose files have been checked. A collective.
+
+    Raises:
+        ValueError: it does not hold what the configuration asks for.
+    """
+    manifest = files.read_manifest(path)
+    load_tensors(path, state.tensors())
+    progress = Progress(manifest["images_seen"], manifest["steps"], manifest["skipped_steps"])
+    state.set_steps(progress.steps - progress.skipped_steps)
+    return progress
+
+
+def describe_failure(error: BaseException) -> str:
+    """The reason behind an error of torch.distributed.checkpoint, in a line."""
+    if isinstance(error, CheckpointException):
+        reason, _ = next(iter(error.failures.values()))
+        return describe_failure(reason)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

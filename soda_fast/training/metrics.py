@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +40,7 @@ class Metrics:
     def __init__(self, directory: Path, total_images: int, is_main: bool) -> None:
         self.directory, self.total_images, self.is_main = directory, total_images, is_main
         self.logged_images = 0
+        self._complained: set[str] = set()
 
     def start(self, images_seen: int) -> None:
         """Open the writers of a run that stands at images_seen; later lines of an earlier attempt are dropped."""
@@ -59,22 +62,40 @@ class Metrics:
         """Training's own values: written, and shown beside the bar; without a terminal, as a line."""
         self.logged_images = images_seen
         self.write(images_seen, values)
-        if self._interactive:
+        if self._interactive and "loss" in values:
             self._bar.set_postfix(loss=f"{values['loss']:.4f}")
         else:
             pace = values["images_per_second"]
             minutes = (self.total_images - images_seen) / pace / 60
+            loss = f"{values['loss']:.4f}" if "loss" in values else "of no step"
             self.say(
-                f"{images_seen:,} of {self.total_images:,} images  loss {values['loss']:.4f}  {pace:,.0f} images/s  "
+                f"{images_seen:,} of {self.total_images:,} images  loss {loss}  {pace:,.0f} images/s  "
                 f"{minutes:,.1f} min left"
             )
 
     def write(self, images_seen: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl, and a TensorBoard scalar for each value."""
+        """One line of metrics.jsonl, and a TensorBoard scalar for each value. A full disk is a warning, no more."""
         if self.is_main:
-            self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, images_seen)
+            with self.tolerating("metrics.jsonl"):
+                # What a full disk does not take stays in the file's buffer, and is written with a later line.
+                self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+            with self.tolerating("tensorboard/"):
+                for name, value in values.items():
+                    self._tensorboard.add_scalar(name, value, images_seen)
+
+    @contextmanager
+    def tolerating(self, what: str) -> Iterator[None]:
+        """Training does not end because something beside it cannot be written; says so once for each `what`."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._complained:
+                self._complained.add(what)
+                self.warn(f"{what} could not be written ({error.strerror or error}); training goes on without it")
+
+    def warn(self, text: str) -> None:
+        """A warning on the terminal."""
+        self.say(f"warning: {text}")
 
     def image(self, images_seen: int, name: str, picture: np.ndarray) -> None:
         """A picture (H, W, 3) uint8 in TensorBoard; for the main process only."""
@@ -83,8 +104,10 @@ class Metrics:
     def say(self, text: str) -> None:
         """A line on the terminal, without tearing the progress bar."""
         if self.is_main:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            # A terminal that is gone, or output into a file on a full disk, does not end the training either.
+            with suppress(OSError):
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
 
     def __enter__(self) -> "Metrics":
         return self
@@ -92,5 +115,7 @@ class Metrics:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
         if self.is_main:
-            self._lines.close()
-            self._tensorboard.close()
+            with self.tolerating("metrics.jsonl"):
+                self._lines.close()
+            with self.tolerating("tensorboard/"):
+                self._tensorboard.close()

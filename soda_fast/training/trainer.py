@@ -1,6 +1,7 @@
 """The training loop."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -16,17 +17,21 @@ from soda_fast.config import (
 )
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.diffusion import denoising_loss, noise_images
+from soda_fast.errors import Stopped
+from soda_fast.evaluation import versions
 from soda_fast.model import SODA
-from soda_fast.parallel import Processes, parallelize
+from soda_fast.parallel import Processes, Vote, Watchdog, parallelize
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import CheckpointStore, TrainState
+from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
 from soda_fast.training.clock import Clock
 from soda_fast.training.ema import WeightAverage
+from soda_fast.training.finite import BufferKeeper, FiniteGuard
 from soda_fast.training.metrics import Metrics
-from soda_fast.training.optimizer import FiniteGuard, build_optimizer, clip_and_step, learning_rate
+from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.probes import Probes
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.samples import Samples
+from soda_fast.training.signals import StopRequest, exit_code, signal_name
 
 
 class Trainer:
@@ -58,21 +63,38 @@ class Trainer:
         self.compiled = False
         self.loss_sum = torch.zeros((), device=processes.device)
         self.grad_norm = torch.zeros((), device=processes.device)
-        self.guard = FiniteGuard(processes.device)
-        self.checkpoints = CheckpointStore(run.checkpoints, processes, config.train.keep_checkpoints)
+        self.guard = FiniteGuard(processes.device, config.train.max_skipped_steps)
+        self.buffers = BufferKeeper(self.model)
+        self.unlogged_skips = 0
+        self.checkpoints = CheckpointStore(
+            run.checkpoints,
+            processes,
+            config.train.keep_checkpoints,
+            config.train.keep_every_images,
+            config.train.max_failed_saves,
+            {"versions": versions(), "config": asdict(config)},
+        )
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
         self.samples = Samples(config, dataset, processes)
         self.probes = Probes(config, dataset, processes)
         self.replaced = ReplacedImages(run.path, dataset.train, config.data.unreadable_limit, processes)
         self.clock = Clock()
         self.metrics = Metrics(run.path, self.total_images, processes.is_main)
+        self.watchdog = Watchdog(processes, 60 * config.parallel.timeout_minutes)
+        self.stop_vote = Vote(processes)
 
-    def train(self) -> None:
-        """Train to the end; from a finished run, do nothing."""
+    def train(self, stop: StopRequest) -> None:
+        """Train to the end; from a finished run, do nothing.
+
+        Raises:
+            Stopped: `stop` was requested on some process; there is a checkpoint of this very step.
+            NonFiniteError, SaveError: as they say.
+        """
         self._resume()
-        with self.metrics:
+        with self.metrics, self.watchdog:
             self._announce()
             for parts in self._global_batches():
+                self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
                 self.images_seen += self.batch_images
                 self.metrics.advance(self.batch_images)
@@ -83,10 +105,14 @@ class Trainer:
                         self._write_samples()
                     for probe, every in self.probes.schedule.items():
                         if self._due(every):
-                            self.guard.check()
-                            self._report(self.probes.run(probe, self.ema.model))
+                            self._probe(probe)
                     if self._due(self.config.train.save_every_images):
                         self._save()
+                signal = self.stop_vote.ask(stop.received)
+                if signal:
+                    self._stop(signal)
+            self.stop_vote.close()
+            self._save_and_wait()
 
     def step(self, parts: list[Batch]) -> None:
         """One optimisation step on this process's share of a global batch, cut into accumulation parts.
@@ -102,14 +128,20 @@ class Trainer:
             torch.compiler.cudagraph_mark_step_begin()
         self.model.train()
         self._set_learning_rates()
+        losses: list[Tensor] = []
         for number, batch in enumerate(parts, start=1):
             self.model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
             # Equal shares: the mean over samples, parts and (in FSDP's reduction) processes is the global batch's.
             loss = self.losses(batch).mean() / len(parts)
-            loss.backward()
-            self.loss_sum += loss.detach()
-        self.grad_norm = clip_and_step(self.model, self.optimizer, self.config.train.clip_norm)
-        self.guard.watch(self.grad_norm, self.images_seen // self.batch_images)
+            # 1, but NaN if the loss is not finite: a loss can overflow where its gradient does not.
+            loss.backward(1 + 0 * loss.detach())
+            losses.append(loss.detach())
+        norm, skipped = clip_and_step(
+            self.model, self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen
+        )
+        self.buffers.settle(skipped)
+        self.loss_sum += torch.where(skipped, 0.0, sum(losses))
+        self.grad_norm = torch.where(skipped, self.grad_norm, norm)
         self.ema.update()
 
     def losses(self, batch: Batch) -> Tensor:
@@ -133,12 +165,30 @@ class Trainer:
         for group, base in zip(self.optimizer.param_groups, (train.encoder_lr, train.decoder_lr), strict=True):
             group["lr"] = learning_rate(base, self.images_seen, self.batch_images, self.warmup_images)
 
+    def global_batch(self, images_seen: int) -> list[Batch]:
+        """This process's share of the global batch that follows images_seen, in its accumulation parts."""
+        loader = self._loader(images_seen)
+        try:
+            return [next(loader) for _ in range(self.config.train.accumulate)]
+        finally:
+            loader.close()
+
     def _global_batches(self) -> Iterator[list[Batch]]:
         """This process's share of each global batch to come, in its accumulation parts."""
         if self.images_seen >= self.total_images:
             return
-        accumulate = self.config.train.accumulate
-        self.loader = loader = TrainLoader(
+        self.loader = loader = self._loader(self.images_seen)
+        try:
+            while self.images_seen < self.total_images:
+                self.watchdog.progress("reading images")
+                with self.clock.waiting_for_data():
+                    parts = [next(loader) for _ in range(self.config.train.accumulate)]
+                yield parts
+        finally:
+            loader.close()
+
+    def _loader(self, start_position: int) -> TrainLoader:
+        return TrainLoader(
             self.dataset.train,
             self.config.data,
             self.dataset.mean,
@@ -147,17 +197,10 @@ class Trainer:
             global_batch=self.batch_images,
             rank=self.processes.rank,
             world=self.processes.world_size,
-            parts=accumulate,
-            start_position=self.images_seen,
+            parts=self.config.train.accumulate,
+            start_position=start_position,
             device=self.processes.device,
         )
-        try:
-            while self.images_seen < self.total_images:
-                with self.clock.waiting_for_data():
-                    parts = [next(loader) for _ in range(accumulate)]
-                yield parts
-        finally:
-            loader.close()
 
     def _parallel_model(self, compiled: bool) -> SODA:
         model = build_model(self.config).to(self.processes.device)
@@ -188,54 +231,102 @@ class Trainer:
         before = self.images_seen - self.batch_images
         return every_images > 0 and self.images_seen // every_images > before // every_images
 
+    def _check(self) -> None:
+        """Wait for the device, and learn of steps that did not count."""
+        self._learn(self.guard.check())
+
+    def _learn(self, skipped: int) -> None:
+        if skipped:
+            self.unlogged_skips += skipped
+            self.metrics.warn(
+                f"{skipped} of the last steps left out, whose loss or gradient was NaN or infinite "
+                f"({self.guard.skipped} in this run; train.max_skipped_steps is {self.guard.allowed})"
+            )
+
     def _log(self) -> None:
-        loss_sum, grad_norm, first_bad = self._read_from_device()
-        self.guard.check(int(first_bad))
+        self.watchdog.progress("logging")
+        loss_sum, grad_norm, skipped, fatal = self._read_from_device()
+        self._learn(self.guard.learn(int(skipped), int(fatal)))
         steps = max(self.images_seen - self.metrics.logged_images, self.batch_images) // self.batch_images
+        counted, self.unlogged_skips = steps - self.unlogged_skips, 0
         self.loss_sum.zero_()
         pace = self.clock.lap(steps * self.batch_images)
         encoder, decoder = (group["lr"] for group in self.optimizer.param_groups)
-        values = {"loss": loss_sum / steps, "grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
+        values = {"loss": loss_sum / counted} if counted else {}
+        values |= {"grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
         if self.config.data.on_unreadable == "replace":
             values["replaced_images"] = self.replaced.report(self.loader.replaced)
         self.metrics.log(self.images_seen, values)
+        self._tell()
 
     def _read_from_device(self) -> list[float]:
-        """Sum of the losses, last gradient norm, first step that was not finite: one transfer, where the host waits."""
-        values = (self.processes.mean(self.loss_sum), self.grad_norm, self.guard.first_bad)
+        """Sum of the losses, last gradient norm, steps skipped, the fatal one: one transfer, where the host waits."""
+        values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
     def _write_samples(self) -> None:
-        self.guard.check()
+        self.watchdog.progress("pictures")
+        self._check()
         picture = self.samples.grid(self.ema.model)
         if self.processes.is_main:
-            self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)
-            self.metrics.image(self.images_seen, "samples", picture)
+            with self.metrics.tolerating("the picture"):
+                self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)
+                self.metrics.image(self.images_seen, "samples", picture)
 
-    def _report(self, accuracies: dict[str, float]) -> None:
+    def _probe(self, probe: str) -> None:
+        self.watchdog.progress(f"the {probe} probe")
+        self._check()
+        accuracies = self.probes.run(probe, self.ema.model)
         self.metrics.write(self.images_seen, accuracies)
         shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
         self.metrics.say(f"{self.images_seen:,} images: {shown} (train images held out of the probe)")
 
+    def _progress(self) -> Progress:
+        return Progress(self.images_seen, self.ema.steps, self.guard.skipped)
+
     def _save(self) -> None:
-        self.guard.check()
-        self.checkpoints.save(self.images_seen, self.state, steps=self.images_seen // self.batch_images)
+        self.watchdog.progress("copying the state for a checkpoint")
+        self._check()
+        self.checkpoints.save(self._progress(), self.state)
+        self._tell()
+
+    def _save_and_wait(self) -> None:
+        self.watchdog.progress("writing a checkpoint")
+        self._check()
+        if self.images_seen:
+            self.checkpoints.save_and_wait(self._progress(), self.state)
+        self._tell()
+
+    def _stop(self, signal: int) -> None:
+        """End here, resumable; after the last step there is nothing left to stop."""
+        if self.images_seen < self.total_images:
+            self._save_and_wait()
+            raise Stopped(
+                f"stopped by {signal_name(signal)} at {self.images_seen:,} of {self.total_images:,} images; they "
+                f"are in a checkpoint in {self.run.checkpoints}, and the same command goes on from it",
+                exit_code(signal),
+            )
+
+    def _tell(self) -> None:
+        for notice in self.checkpoints.take_notices():
+            self.metrics.warn(notice)
 
     def _resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
-        manifest = self.checkpoints.load_latest(self.state)
-        if manifest is not None:
-            self.images_seen = manifest["images_seen"]
-            self.ema.set_steps(manifest["steps"])
+        progress = self.checkpoints.load_latest(self.state)
+        if progress is not None:
+            self.images_seen = progress.images_seen
+            self.ema.set_steps(progress.steps)
+            self.buffers.keep()
+            self.guard = FiniteGuard(self.processes.device, self.guard.allowed, progress.skipped_steps)
         self.metrics.start(self.images_seen)
 
     def _announce(self) -> None:
-        for notice in self.checkpoints.notices:
-            self.metrics.say(f"warning: {notice}")
+        self._tell()
         warning = horizon_warning(self.config, len(self.dataset.train))
         if warning:
-            self.metrics.say(f"warning: {warning}")
+            self.metrics.warn(warning)
         if self.images_seen >= self.total_images:
             self.metrics.say(f"{self.run.path} is trained to its {self.total_images:,} images; nothing to do")
         elif self.images_seen:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from soda_fast.training.clock import Clock
-from soda_fast.training.optimizer import FiniteGuard, NonFiniteError, clip_and_step, learning_rate
+from soda_fast.training.finite import FiniteGuard, NonFiniteError
+from soda_fast.training.optimizer import clip_and_step, learning_rate
 
 
 def test_learning_rate_is_linear_then_constant() -> None:
@@ -24,7 +25,7 @@ def test_clips_to_the_whole_norm() -> None:
     model, optimizer = model_and_optimizer()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    norm = clip_and_step(model, optimizer, max_norm=1.0)
+    norm, _ = clip_and_step(model, optimizer, 1.0, FiniteGuard(torch.device("cpu")), 0)
     assert norm.item() == pytest.approx(8**0.5)
     clipped = optimizer.state[model.weight]["exp_avg"] / 0.1
     torch.testing.assert_close(clipped, torch.full_like(clipped, 8**-0.5), atol=1e-5, rtol=1e-4)
@@ -40,11 +41,11 @@ def test_a_bad_gradient_changes_nothing_and_stops_the_run(bad: float) -> None:
             parameter.grad = torch.ones_like(parameter)
         if step >= 2:
             model.weight.grad[0, 0] = bad
-        guard.watch(clip_and_step(model, optimizer, 1.0), step)
+        clip_and_step(model, optimizer, 1.0, guard, images_seen=step)
         assert torch.equal(model.weight, before) == (step >= 2)
         if step < 2:
             guard.check()
-    with pytest.raises(NonFiniteError, match="step 2 "):
+    with pytest.raises(NonFiniteError, match="after 2 images"):
         guard.check()
 
 

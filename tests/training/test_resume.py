@@ -14,7 +14,7 @@ from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
 from soda_fast.config import ConfigError, load_config
 from soda_fast.pretrained import load_run
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import checkpoints, latest
+from soda_fast.training.checkpoint_files import checkpoints, latest
 
 
 def weights(run_dir: Path) -> dict[str, Tensor]:

@@ -1,0 +1,34 @@
+"""What ends a run, apart from a user's mistake (ValueError): each is told in a sentence and has its exit code."""
+
+import os
+
+EXIT_FAILED = 1
+EXIT_AGAIN = 75
+"""Stopped from outside and resumable: sysexits' EX_TEMPFAIL, which schedulers can be told to start again."""
+EXIT_INTERRUPTED = 130
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; its text says why and what to do."""
+
+
+class Stopped(Exception):
+    """Training stopped because it was asked to; the same command continues.
+
+    exit_code: what the process should end with.
+    """
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+def tell_here(error: BaseException, here: bool) -> None:
+    """Decide whether this process is the one of several that tells of `error`."""
+    error.told_here = here  # type: ignore[attr-defined]
+
+
+def is_told_here(error: BaseException) -> bool:
+    """Whether this process tells of `error`; where nobody decided, the first process does."""
+    here: bool = getattr(error, "told_here", int(os.environ.get("RANK", 0)) == 0)
+    return here

@@ -1,0 +1,37 @@
+"""Agreeing on something in every step without waiting for the slowest process."""
+
+import torch
+import torch.distributed as dist
+
+from soda_fast.parallel.processes import Processes
+
+
+class Vote:
+    """The largest number that any process said, known to all at the same call.
+
+    The processes' answers travel, on the host, during the step that follows: a call returns what was said in the one
+    before. A process that is lost is noticed here too, at the next call. One process hears itself at once.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._alone = processes.world_size == 1
+        self._group = None if self._alone else processes.host_group()
+        self._answers = torch.zeros(1, dtype=torch.int64)
+        self._work: dist.Work | None = None
+
+    def ask(self, said: int) -> int:
+        """The largest number said in the last call. A collective."""
+        if self._alone:
+            return said
+        largest = self.close()
+        self._answers = torch.tensor([said])
+        self._work = dist.all_reduce(self._answers, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return largest
+
+    def close(self) -> int:
+        """Wait for the last call's answers."""
+        if self._work is None:
+            return 0
+        self._work.wait()
+        self._work = None
+        return int(self._answers)

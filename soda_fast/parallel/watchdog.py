@@ -1,0 +1,112 @@
+"""A time limit for progress: when processes wait for each other too long, say who waits for whom, and end."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch.distributed as dist
+
+from soda_fast.errors import EXIT_FAILED
+from soda_fast.parallel.processes import Processes
+
+_SLOWEST_LOOK_S = 5.0
+
+
+class Watchdog:
+    """Watches, as a context manager, that this process gets on; all processes must pass the same points.
+
+    `progress` costs nothing but two assignments: a thread of its own looks every few seconds. When a process has not
+    reached its next point for `limit_s`, every process puts where it is into the store that the processes share; the
+    first to see it names those that are behind, and all end. A single process waits for nobody and is not watched.
+
+    Args:
+        limit_s: the longest that anything between two points may take, in seconds.
+    """
+
+    def __init__(self, processes: Processes, limit_s: float) -> None:
+        self._rank, self._world, self._limit_s = processes.rank, processes.world_size, limit_s
+        self._look_s = min(_SLOWEST_LOOK_S, limit_s / 4)
+        # A connection of its own: another thread may be waiting in the processes' one.
+        self._store = processes.store.clone() if self._world > 1 else None
+        self._point, self._doing, self._since = 0, "starting", time.monotonic()
+        self._main_thread = threading.get_ident()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def progress(self, doing: str) -> None:
+        """A point is reached; `doing` says what comes now."""
+        self._point, self._doing, self._since = self._point + 1, doing, time.monotonic()
+
+    def __enter__(self) -> "Watchdog":
+        if self._store is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        if self._store is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        assert self._store is not None
+        while not self._done.wait(self._look_s):
+            self._publish(self._store)
+            if time.monotonic() - self._since > self._limit_s:
+                # The others reach their limit a little later than the first, and publish where they are.
+                if self._done.wait(2 * self._look_s):
+                    return
+                self._publish(self._store)
+                if self._store.add("watchdog/told", 1) == 1:
+                    print(f"soda-fast: {self._report(self._store)}", file=sys.stderr, flush=True)
+                os._exit(EXIT_FAILED)
+
+    def _publish(self, store: dist.Store) -> None:
+        here = {"point": self._point, "doing": self._doing, "machine": socket.gethostname(), "at": self._location()}
+        store.set(f"watchdog/{self._rank}", json.dumps(here))
+
+    def _report(self, store: dist.Store) -> str:
+        found: dict[int, dict[str, Any] | None] = {}
+        for rank in range(self._world):
+            key = f"watchdog/{rank}"
+            found[rank] = json.loads(store.get(key)) if store.check([key]) else None
+        return report(found, self._limit_s)
+
+    def _location(self) -> str:
+        """The innermost line of this package that the main thread is in."""
+        frame: FrameType | None = sys._current_frames().get(self._main_thread)
+        while frame is not None:
+            place = frame.f_code.co_filename.replace(os.sep, "/").rpartition("/soda_fast/")
+            if place[1]:
+                return f"soda_fast/{place[2]}:{frame.f_lineno}"
+            frame = frame.f_back
+        return "an unknown place"
+
+
+def report(found: dict[int, dict[str, Any] | None], limit_s: float) -> str:
+    """Who is behind, and where everybody is.
+
+    found: for each process what it last published; None: it never did.
+    """
+    furthest = max((place["point"] for place in found.values() if place), default=0)
+    behind = {rank: place for rank, place in found.items() if place is None or place["point"] < furthest}
+    shown = behind or found
+    places = "; ".join(f"process {rank} {_where(place)}" for rank, place in list(shown.items())[:8])
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    others = next((place for place in found.values() if place and place["point"] == furthest), None)
+    waiting = f" The others wait: {_where(others)}." if behind and others else ""
+    who = "these processes are behind" if behind else "all processes are at the same point"
+    return (
+        f"no progress for {limit_s / 60:g} min (parallel.timeout_minutes); {who}: {places}{more}.{waiting} "
+        "All processes end; start the same command again to go on from the last checkpoint"
+    )
+
+
+def _where(place: dict[str, Any] | None) -> str:
+    if place is None:
+        return "was never heard of"
+    return f"on {place['machine']} ({place['doing']}, in {place['at']})"

@@ -1,0 +1,117 @@
+"""The files of checkpoints: which there are, which are whole, which stay.
+
+    checkpoints/images-000000512000/__0_0.distcp ..   tensors only: model.*, ema.*, optimizer.*
+                                    .metadata         where each tensor lies
+                                    manifest.json     images_seen, configuration, versions, SHA-256 of each file
+                .images-000000512000.tmp/             being written; never read
+                damaged-images-000000512000/          failed its checks when a run resumed; never read
+
+The newest folder whose manifest and files agree is the one that counts.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from soda_fast.files import sync_directory, write_atomically
+
+MANIFEST = "manifest.json"
+
+
+def checkpoint_path(root: Path, images_seen: int) -> Path:
+    """Where a checkpoint is published."""
+    return root / f"images-{images_seen:012d}"
+
+
+def temporary_path(root: Path, images_seen: int) -> Path:
+    """Where it is written before."""
+    return root / f".images-{images_seen:012d}.tmp"
+
+
+def checkpoints(root: Path) -> list[Path]:
+    """Published checkpoints, oldest first; their files are not checked."""
+    return sorted(path for path in root.glob("images-*") if (path / MANIFEST).exists())
+
+
+def latest(root: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are what its manifest says, and a sentence for each newer one that is not."""
+    complaints: list[str] = []
+    for path in reversed(checkpoints(root)):
+        damage = find_damage(path)
+        if damage is None:
+            return path, complaints
+        complaints.append(f"checkpoint {path} is damaged ({damage}) and is passed over")
+    return None, complaints
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        for expected in read_manifest(path)["files"]:
+            if fingerprint(path / expected["name"]) != expected:
+                return f"{expected['name']} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint."""
+    return json.loads((path / MANIFEST).read_text())
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """{"name", "bytes", "sha256"} of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def publish(temporary: Path, final: Path, manifest: dict[str, Any]) -> None:
+    """Make what lies in `temporary` a checkpoint: the manifest last, then the rename that commits."""
+    write_atomically(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+    set_aside(final)
+    temporary.rename(final)
+    sync_directory(final.parent)
+
+
+def set_aside(path: Path) -> None:
+    """Take a checkpoint out of the order, without deleting it; nothing to do if there is none."""
+    if path.exists():
+        aside = path.with_name(f"damaged-{path.name}")
+        remove_folder(aside)
+        path.rename(aside)
+
+
+def prune(root: Path, keep: int, keep_every_images: int = 0) -> None:
+    """Remove the checkpoints that `to_remove` names, and what interrupted saves left."""
+    paths = {int(path.name.removeprefix("images-")): path for path in checkpoints(root)}
+    for images in to_remove(list(paths), keep, keep_every_images):
+        # Renamed first, so that it is no checkpoint any more, wherever the removal is interrupted.
+        paths[images].rename(temporary_path(root, images))
+    for leftover in root.glob(".images-*.tmp"):
+        remove_folder(leftover)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder as far as possible; one that is not there is removed."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def to_remove(images: Sequence[int], keep: int, keep_every_images: int) -> list[int]:
+    """Which checkpoints go: not the newest `keep`, nor the first at or after each multiple of `keep_every_images`.
+
+    Args:
+        images: images_seen of each checkpoint, rising.
+        keep: at least 1.
+        keep_every_images: 0 for none.
+    """
+    firsts: dict[int, int] = {}
+    if keep_every_images:
+        for count in images:
+            firsts.setdefault(count // keep_every_images, count)
+        firsts.pop(0, None)
+    return [count for count in images[:-keep] if count not in firsts.values()]

@@ -1,0 +1,127 @@
+"""Where a step's first NaN or infinite value comes from: the step again, with an eye on every module."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from soda_fast.data import Batch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one process saw in one accumulation part of the step.
+
+    place: what was first not finite, as "the output of decoder.conv_in (12 of 640 values)"; None: nothing was.
+    positions, indices, timesteps, losses: of the part's samples: places in the run, in the data set, t, loss.
+    """
+
+    rank: int
+    place: str | None
+    positions: list[int]
+    indices: list[int]
+    timesteps: list[int]
+    losses: list[float]
+
+
+def examine(
+    model: nn.Module,
+    parts: Sequence[Batch],
+    losses: Callable[[Batch], Tensor],
+    timesteps: Callable[[Batch], Tensor],
+    rank: int,
+) -> list[Finding]:
+    """Repeat a step's forward and backward passes on this process's share. A collective; the gradients stay.
+
+    Blocks run as plain PyTorch, compiled or not: compiled code cannot be watched.
+
+    Args:
+        model: with the weights from before the step, in training mode.
+        parts: this process's share of the global batch.
+        losses: (N,) of a part, by a forward pass.
+        timesteps: (N,) of a part.
+    """
+    findings = []
+    weights = _first_bad_weight(model)
+    for number, batch in enumerate(parts, start=1):
+        model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
+        with torch.compiler.set_stance("force_eager"), _watched(model) as seen:
+            loss = losses(batch)
+            loss.mean().backward()
+        place = weights or _first_bad_input(batch) or next(iter(seen), None)
+        if place is None and not torch.isfinite(loss).all():
+            place = "the loss"
+        values = [v.tolist() for v in (batch.position, batch.index, timesteps(batch), loss.detach())]
+        findings.append(Finding(rank, place, *values))
+    return findings
+
+
+def _first_bad_weight(model: nn.Module) -> str | None:
+    for name, value in model.state_dict().items():
+        local = value.to_local() if isinstance(value, DTensor) else value
+        if _count_bad(local):
+            return f"the stored {name} ({_share(local)})"
+    return None
+
+
+def _first_bad_input(batch: Batch) -> str | None:
+    for name in ("source", "target"):
+        if _count_bad(getattr(batch, name)):
+            return f"the {name} view ({_share(getattr(batch, name))})"
+    return None
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[str]]:
+    """Fills the list with places of values that are not finite, in the order in which they are computed."""
+    seen: list[str] = []
+
+    def look_at(name: str, tensor: Any, what: str) -> None:
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and _count_bad(tensor):
+            seen.append(f"{what} of {name} ({_share(tensor)})")
+
+    def hook(name: str) -> Callable[..., None]:
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            look_at(name, output, "the output")
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(lambda gradient: look_at(name, gradient, "the gradient at the output"))
+
+        return after
+
+    # The root's output is that of its last module.
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _count_bad(tensor: Tensor) -> int:
+    return int((~torch.isfinite(tensor)).sum())
+
+
+def _share(tensor: Tensor) -> str:
+    return f"{_count_bad(tensor):,} of {tensor.numel():,} values"
+
+
+def summarise(findings: Sequence[Finding], world_size: int) -> str:
+    """A sentence: which process, which module, which samples."""
+    bad = [finding for finding in findings if finding.place]
+    if not bad:
+        return (
+            "repeated module by module, every value of the step is finite: the sum of squares of the gradient "
+            "overflows, or compiled code or the hardware computes something else"
+        )
+    first = bad[0]
+    others = sorted({finding.rank for finding in bad} - {first.rank})
+    also = f" (also on {', '.join(map(str, others))})" if others else ""
+    samples = [i for i, loss in enumerate(first.losses) if loss != loss or loss in (float("inf"), float("-inf"))]
+    chosen = samples or range(len(first.losses))
+    shown = ", ".join(f"{first.timesteps[i]} (image {first.indices[i]})" for i in list(chosen)[:4])
+    more = f" and {len(chosen) - 4} more" if len(chosen) > 4 else ""
+    return f"process {first.rank} of {world_size}{also}: first {first.place}; timesteps {shown}{more}"

@@ -1,0 +1,131 @@
+"""What is kept and said when training fails: values that are not finite, memory that does not suffice."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from soda_fast import failures
+from soda_fast.config import Config
+from soda_fast.data import Batch
+from soda_fast.diffusion import draw_noising
+from soda_fast.errors import TrainingError
+from soda_fast.parallel import Processes
+from soda_fast.training.checkpoint import SaveError, save_tensors
+from soda_fast.training.diagnosis import Finding, examine, summarise
+from soda_fast.training.finite import NonFiniteError
+
+if TYPE_CHECKING:
+    from soda_fast.training.trainer import Trainer
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+
+
+def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:
+    """Repeat the step at images_seen with the trainer's weights; the findings of all processes. A collective."""
+    config = trainer.config
+
+    def timesteps(batch: Batch) -> torch.Tensor:
+        shape, diffusion = tuple(batch.target.shape[1:]), config.diffusion
+        return draw_noising(config.run.seed, batch.position, shape, diffusion.steps, diffusion.drop_probability).t
+
+    trainer.model.train()
+    parts = trainer.global_batch(images_seen)
+    mine = examine(trainer.model, parts, trainer.losses, timesteps, trainer.processes.rank)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    everyone: list[list[Finding]] = [[] for _ in range(trainer.processes.world_size)]
+    dist.all_gather_object(everyone, mine)
+    return [finding for findings in everyone for finding in findings]
+
+
+def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingError:
+    """Keep what is needed to repeat the step, find out where it went wrong, and say so. A collective."""
+    run, processes, images_seen = trainer.run, trainer.processes, error.images_seen
+    weights = {name: value for name, value in trainer.state.tensors().items() if name.startswith("model.")}
+    problem = ""
+    try:
+        processes.on_main(lambda: _prepare(run.failures, images_seen))
+        save_tensors(failures.failure_path(run.failures, images_seen) / "weights", weights)
+    except (SaveError, ValueError) as kept:
+        problem = f" (it cannot be repeated later: {kept})"
+    findings = examine_step(trainer, images_seen)
+    if processes.is_main and not problem:
+        failures.write(run.failures, trainer.config, images_seen, findings)
+    newest = trainer.checkpoints.newest_images
+    last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
+    step, found = images_seen // trainer.batch_images, summarise(findings, processes.world_size)
+    return TrainingError(
+        f"the loss or its gradient became NaN or infinite in step {step} (from 0, after {images_seen:,} images), "
+        f"which did not change the weights: {found}. `soda-fast replay {run.path}` repeats the step{problem}; {last}. "
+        "Lower train.encoder_lr and train.decoder_lr or lengthen the warm-up (with --accept-changes to go on from the "
+        "checkpoint), or let train.max_skipped_steps leave out a few such steps"
+    )
+
+
+def _prepare(root: Path, images_seen: int) -> None:
+    try:
+        failures.prepare(root, images_seen)
+    except OSError as error:
+        raise ValueError(f"{root}: {error.strerror}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice, on the GPU or beside it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+    )
+
+
+@contextmanager
+def out_of_memory_explained(config: Config, processes: Processes, folder: Path) -> Iterator[None]:
+    """Turn an error of memory into a `TrainingError` that says what to lower, and keep a snapshot in `folder`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(_memory_text(error, config, processes, folder)) from error
+
+
+def _memory_text(error: BaseException, config: Config, processes: Processes, folder: Path) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    share = config.train.global_batch_images // processes.world_size // config.train.accumulate
+    ways = []
+    if not config.perf.activation_checkpointing:
+        ways.append("perf.activation_checkpointing=true (same results, a slower step)")
+    if config.perf.precision == "fp32":
+        ways.append("perf.precision=bf16")
+    if config.parallel.strategy != "fsdp" and processes.world_size > 1:
+        ways.append("parallel.strategy=fsdp")
+    ways.append(
+        f"more processes, or train.accumulate above {config.train.accumulate}: fewer than {share} images at once"
+    )
+    ways.append(f"train.global_batch_images below {config.train.global_batch_images} (another training: start anew)")
+    try:
+        kept = f"what filled the memory is kept in {_write_snapshot(folder, processes, reason)}"
+    except OSError as problem:
+        kept = f"no snapshot could be kept ({problem.strerror})"
+    where = f"process {processes.rank} of {processes.world_size}"
+    return f"out of memory on {where}: {reason}. Try, in this order: {'; '.join(ways)}; {kept}"
+
+
+def _write_snapshot(folder: Path, processes: Processes, reason: str) -> Path:
+    """On a GPU the allocator's segments for https://pytorch.org/memory_viz, and its summary; else a process's size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"process-{processes.rank}.json"
+    found: dict[str, object] = {
+        "reason": reason,
+        "peak_resident_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    found["address_space_limit_bytes"] = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if processes.device.type == "cuda":
+        found["gpu_bytes"] = torch.cuda.memory_stats(processes.device)
+        (folder / f"process-{processes.rank}.txt").write_text(torch.cuda.memory_summary(processes.device))
+        torch.cuda.memory._dump_snapshot(str(folder / f"process-{processes.rank}.pickle"))
+    path.write_text(json.dumps(found, indent=1))
+    return path

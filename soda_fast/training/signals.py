@@ -1,0 +1,52 @@
+"""Being asked to stop: by a scheduler (SIGTERM, SIGUSR1) or by a user (Ctrl-C)."""
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from soda_fast.errors import EXIT_AGAIN, EXIT_INTERRUPTED
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_ONE_SIGNAL_S = 2.0
+
+
+class StopRequest:
+    """Notes a signal instead of ending the process, as a context manager; `received` is its number, 0 for none.
+
+    A second Ctrl-C ends the process at once. Within two seconds of the first it is taken for the same one: a terminal
+    sends it to all processes, and torchrun sends it to its own again.
+    In a thread other than the main one signals are not handled.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._time = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._time = number, now
+        elif number == signal.SIGINT and now - self._time > _ONE_SIGNAL_S:
+            raise KeyboardInterrupt
+
+
+def exit_code(number: int) -> int:
+    """130 after Ctrl-C, else 75."""
+    return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_AGAIN
+
+
+def signal_name(number: int) -> str:
+    """As in SIGTERM."""
+    return signal.Signals(number).name
