@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from soda_fast.errors import TrainingError, tell_here
+from soda_fast.parallel.meeting import meet
 
 T = TypeVar("T")
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Connection refused")
@@ -110,7 +111,9 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     # Twice the limit: `Watchdog`, which knows who is missing, should speak first.
     timeout = timedelta(minutes=2 * timeout_minutes)
-    store = next(dist.rendezvous("env://", timeout=timeout))[0] if "RANK" in os.environ else dist.HashStore()
+    store: dist.Store = dist.HashStore()
+    if "RANK" in os.environ:
+        store = meet(next(dist.rendezvous("env://", timeout=timeout))[0], rank, world_size, timeout.total_seconds())
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:
         yield Processes(rank, world_size, local_rank, local_world_size, device, store)

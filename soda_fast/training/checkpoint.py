@@ -116,7 +116,7 @@ class CheckpointStore:
         """Start writing a checkpoint; nothing to do if the newest one is of the same images_seen.
 
         Raises:
-            SaveError: this many saves failed in a row.
+            SaveError: `max_failures` saves failed in a row.
         """
         if self._pending is not None and not self._pending[1].done():
             self._notices.append(
@@ -124,6 +124,20 @@ class CheckpointStore:
                 "the next one (a longer train.save_every_images or a faster disk avoids this)"
             )
         self._finish(self.max_failures)
+        self._start(progress, state)
+
+    def save_and_wait(self, progress: Progress, state: TrainState) -> None:
+        """Save, and return when all of it is on disk.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        if self._pending is None or self._pending[0] != progress.images_seen:
+            self._finish(self.max_failures)
+            self._start(progress, state)
+        self._finish(max_failures=1)
+
+    def _start(self, progress: Progress, state: TrainState) -> None:
         if progress.images_seen == self.newest_images:
             return
         temporary = files.temporary_path(self.root, progress.images_seen)
@@ -136,15 +150,6 @@ class CheckpointStore:
         )
         assert isinstance(written, Future), "staging is not asynchronous"
         self._pending = progress.images_seen, self._thread.submit(self._publish, written, manifest)
-
-    def save_and_wait(self, progress: Progress, state: TrainState) -> None:
-        """Save, and return when all of it is on disk.
-
-        Raises:
-            SaveError: it could not be written.
-        """
-        self.save(progress, state)
-        self._finish(max_failures=1)
 
     def _finish(self, max_failures: int) -> None:
         """Wait until nothing is being written; raise a SaveError at the last allowed failure in a row."""

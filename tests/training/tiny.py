@@ -1,11 +1,16 @@
 """A training small enough to be run many times in a test: digits, one convolution block each way."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from soda_fast.checkpoint_reader import SafeReader, read_tensors
 from soda_fast.config import Config, config_from_tree
 from soda_fast.train import train
+from soda_fast.training.checkpoint_files import latest, read_manifest
 
 BATCH = 12
 
@@ -47,3 +52,18 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
 def losses(run_dir: Path) -> dict[int, float]:
     """{images_seen: loss}."""
     return {int(line["images_seen"]): line["loss"] for line in read_metrics(run_dir) if "loss" in line}
+
+
+def weights_hash(run_dir: Path) -> str:
+    """SHA-256 over every tensor of the newest checkpoint: weights, their average, the optimizer's moments."""
+    path, _ = latest(run_dir / "checkpoints")
+    assert path is not None
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in SafeReader(path).read_metadata().state_dict_metadata.items()
+    }
+    read_tensors(path, "", tensors)
+    digest = hashlib.sha256(json.dumps(read_manifest(path)["steps"]).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()

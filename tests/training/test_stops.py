@@ -1,0 +1,138 @@
+"""Trainings that are told to stop, meet another at work, or lose or wait for a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import forked
+import pytest
+from training.tiny import BATCH, losses, read_metrics, tiny_tree, weights_hash
+
+from soda_fast.training.checkpoint_files import checkpoints
+
+ROOT = Path(__file__).parents[2]
+LONG = 2000
+
+
+def assert_continues(stopped: dict[str, Any], tmp_path: Path) -> None:
+    """Two more steps, and the same from the beginning, end in the same bits."""
+    run = Path(stopped["run"]["dir"])
+    images = int(checkpoints(run / "checkpoints")[-1].name.removeprefix("images-"))
+    assert images == read_metrics(run)[-1]["images_seen"], "the checkpoint is of the last step"
+    stopped["train"]["images"] = images + 2 * BATCH
+    whole = tiny_tree(tmp_path / "whole", images // BATCH + 2)
+    for tree in (stopped, whole):
+        assert forked.ends_with(forked.train(tree)) == 0, forked.log(tree)
+    assert weights_hash(run) == weights_hash(tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_in_a_checkpoint(tmp_path: Path, number: int, code: int) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    process = forked.train(tree)
+    forked.wait_for_steps(tree, 3, process)
+    os.kill(process.pid, number)  # type: ignore[arg-type]
+    assert forked.ends_with(process, seconds=20) == code
+    told = forked.log(tree)
+    assert f"stopped by {signal.Signals(number).name}" in told
+    assert "Traceback" not in told
+    assert_continues(tree, tmp_path)
+
+
+def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    process = forked.train(tree)
+    while not (tmp_path / "run" / ".lock").exists():
+        assert process.is_alive()
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
+    assert forked.ends_with(process, seconds=20) == 75
+    assert_continues(tree, tmp_path)
+
+
+def test_a_signal_at_one_of_several_processes_stops_all(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    processes = forked.train_together(tree, 2)
+    forked.wait_for_steps(tree, 3, processes[0])
+    os.kill(processes[1].pid, signal.SIGTERM)  # type: ignore[arg-type]
+    assert [forked.ends_with(process, seconds=20) for process in processes] == [75, 75], forked.log(tree)
+    assert forked.log(tree).count("stopped by SIGTERM") == 1
+    images = int(checkpoints(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("images-"))
+    assert images == read_metrics(tmp_path / "run")[-1]["images_seen"]
+
+
+def test_a_second_training_in_one_directory_is_refused(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    first = forked.train(tree)
+    forked.wait_for_steps(tree, 1, first)
+    second = forked.train(tree)
+    assert forked.ends_with(second) == 2
+    assert f"another training is at work there (process {first.pid} on " in forked.log(tree)
+    assert first.is_alive()
+    # A lock does not outlive its holder, however it ends.
+    first.kill()
+    first.join()
+    tree["train"]["images"] = 2 * BATCH
+    assert forked.ends_with(forked.train(tree)) == 0
+
+
+def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG, save_every_images=2 * BATCH)
+    tree["parallel"] = {"timeout_minutes": 4 / 60}
+    processes = forked.train_together(tree, 2)
+    forked.wait_for_steps(tree, 3, processes[0])
+    os.kill(processes[1].pid, signal.SIGSTOP)  # type: ignore[arg-type]
+    try:
+        assert forked.ends_with(processes[0], seconds=30) == 1
+    finally:
+        processes[1].kill()
+    told = forked.log(tree)
+    assert "no progress for 0.0666667 min (parallel.timeout_minutes); these processes are behind: process 1 on " in told
+    assert told.count("soda-fast:") == 1
+
+
+def test_a_process_that_dies_is_told_once(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    processes = forked.train_together(tree, 3)
+    forked.wait_for_steps(tree, 3, processes[0])
+    processes[2].kill()
+    assert [forked.ends_with(process, seconds=30) for process in processes[:2]] == [1, 1]
+    told = forked.log(tree)
+    assert told.count("another process of this run was lost") == 1
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", 40, save_every_images=4 * BATCH)
+    (tmp_path / "run.yaml").write_text(str(tree))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command += ["-m", "soda_fast", "train", str(tmp_path / "run.yaml")]
+    with (tmp_path / "log").open("w") as log:
+        torchrun = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + 90
+            while len(checkpoints(tmp_path / "run" / "checkpoints")) < 2:
+                assert torchrun.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.005)
+            os.kill(_child_of_rank(torchrun.pid, 1), signal.SIGKILL)
+            assert torchrun.wait(120) == 0, (tmp_path / "log").read_text()
+        finally:
+            torchrun.kill()
+    told = (tmp_path / "log").read_text()
+    assert f"training {tmp_path / 'run'}" in told
+    assert f"resuming {tmp_path / 'run'}" in told
+    assert sorted(losses(tmp_path / "run")) == [BATCH * step for step in range(1, 41)]
+
+
+def _child_of_rank(parent: int, rank: int) -> int:
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+            return int(child)
+    raise AssertionError(f"torchrun has no process of rank {rank}")
