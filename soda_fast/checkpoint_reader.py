@@ -8,7 +8,8 @@ from typing import Any
 
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 _MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
 _NAMES = {
@@ -39,11 +40,16 @@ class SafeReader(dcp.FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The checkpoint's description of its tensors."""
         path = Path(str(self.path)) / ".metadata"
-        with path.open("rb") as file:
-            metadata = _MetadataUnpickler(file).load()
-        if getattr(metadata, "storage_meta", None) is None:
-            metadata.storage_meta = dcp.metadata.StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
+        try:
+            with path.open("rb") as file:
+                metadata = _MetadataUnpickler(file).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError) as error:
+            raise ValueError(f"{path} is not the description of a checkpoint ({error})") from error
+        if not isinstance(metadata, Metadata):
+            raise ValueError(f"{path} is not the description of a checkpoint (it holds a {type(metadata).__name__})")
+        storage = metadata.storage_meta or StorageMeta()
+        storage.load_id = self.load_id
+        metadata.storage_meta = storage
         return metadata
 
 
@@ -51,21 +57,44 @@ def read_tensors(path: Path, prefix: str, into: dict[str, Tensor]) -> None:
     """Fill the tensors of `into` from the checkpoint's tensors named prefix + name, in this process alone.
 
     Raises:
-        ValueError: a tensor is absent, or has another shape.
+        ValueError: a tensor is absent, has another shape, or cannot be read.
     """
-    tensors = {prefix + name: tensor for name, tensor in into.items()}
-    check_shapes(path, tensors)
     with warnings.catch_warnings():
         # It warns that one process loads alone, which is what was asked for.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(tensors, storage_reader=SafeReader(path), no_dist=True)
+        load_tensors(path, {prefix + name: tensor for name, tensor in into.items()}, no_dist=True)
 
 
-def check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError for the first tensor that the checkpoint lacks or has in another shape."""
+def load_tensors(path: Path, tensors: dict[str, Tensor], no_dist: bool = False) -> None:
+    """Fill tensors, by name, from the files in `path`. A collective, unless `no_dist`.
+
+    Raises:
+        ValueError: a tensor is absent, has another shape, or cannot be read.
+    """
+    _check_shapes(path, tensors)
+    try:
+        dcp.load(tensors, storage_reader=SafeReader(path), no_dist=no_dist)
+    except CheckpointException as error:
+        raise ValueError(f"{path} cannot be read: {describe_failure(error)}") from None
+
+
+def _check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Names and shapes; and that each is a tensor, for anything else torch would unpickle."""
     saved = SafeReader(path).read_metadata().state_dict_metadata
     for name, tensor in tensors.items():
         size = getattr(saved.get(name), "size", None)
-        if size != tensor.shape:
+        if not isinstance(saved.get(name), TensorStorageMetadata) or size != tensor.shape:
             found = "is absent" if size is None else f"has shape {tuple(size)}"
             raise ValueError(f"{path}: {name} {found}; the run's config.yaml asks for {tuple(tensor.shape)}")
+
+
+def describe_failure(error: BaseException) -> str:
+    """The reason behind an error of torch.distributed.checkpoint, in a line."""
+    if isinstance(error, CheckpointException):
+        reason, _ = next(iter(error.failures.values()))
+        return describe_failure(reason)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    # torch's writer of zip files reports its own position, not the system's error that came before.
+    return f"a file could not be written whole, as on a full disk: {text}" if "inline_container" in text else text

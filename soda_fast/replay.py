@@ -1,10 +1,10 @@
 """`soda-fast replay`: the step at which a training stopped, once more, with an eye on every module."""
 
 from soda_fast import failures
+from soda_fast.checkpoint_reader import load_tensors
 from soda_fast.data import load_dataset
 from soda_fast.parallel import start_processes
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import load_tensors
 from soda_fast.training.diagnosis import summarise
 from soda_fast.training.faults import examine_step
 from soda_fast.training.trainer import Trainer

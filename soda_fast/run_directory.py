@@ -103,39 +103,51 @@ class RunDirectory:
             reason = error.strerror or str(error)
             raise ValueError(f"run.dir {self.path}: cannot be made ({reason}); choose another run.dir") from error
 
-    def create(self, config: Config, accept_changes: bool = False) -> None:
+    def create(self, config: Config, accept_changes: bool = False) -> str | None:
         """Make the folders and write config.yaml.
 
         Args:
             accept_changes: go on under a configuration that shapes what is learnt in another way than the saved one.
+
+        Returns:
+            A warning that names the changes that were accepted.
 
         Raises:
             ValueError: the folder cannot be made or written; or it holds checkpoints of a run whose configuration
                 differs in keys that shape what is learnt.
         """
         self.make()
+        warning = None
         # Without a checkpoint nothing has been learnt that the changes could contradict.
-        if self.config.is_file() and any(self.checkpoints.glob("images-*")) and not accept_changes:
-            refuse_changes(load_config(self.config), config, self.path)
+        if self.config.is_file() and any(self.checkpoints.glob("images-*")):
+            changes = find_changes(load_config(self.config), config)
+            if changes and not accept_changes:
+                raise ConfigError(_refusal(self.path, changes))
+            if changes:
+                named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
+                warning = f"going on with {', '.join(named)}, as --accept-changes says"
         try:
             write_atomically(self.config, to_yaml(config).encode())
         except OSError as error:
             raise ValueError(
                 f"run.dir {self.path}: cannot be written ({error.strerror}); choose another run.dir"
             ) from error
+        return warning
 
 
-def refuse_changes(saved: Config, wanted: Config, path: Path) -> None:
-    """Refuse to continue a run under a configuration that would have learnt something else."""
+def find_changes(saved: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+    """{key: (saved, wanted)} of the keys under which something else would have been learnt."""
     before, after = (dict(_leaves(asdict(config))) for config in (saved, wanted))
-    changed = [key for key in after if after[key] != before[key] and not _is_free(key)]
-    if changed:
-        named = "; ".join(f"{key} = {before[key]!r}, not {after[key]!r}" for key in changed[:_MOST_NAMED])
-        more = f" ({len(changed) - _MOST_NAMED} more keys differ)" if len(changed) > _MOST_NAMED else ""
-        raise ConfigError(
-            f"{path} holds a run with {named}{more}; give the saved values to resume, another run.dir to start anew, "
-            "or --accept-changes to go on from the checkpoint under the new ones"
-        )
+    return {key: (before[key], after[key]) for key in after if after[key] != before[key] and not _is_free(key)}
+
+
+def _refusal(path: Path, changes: dict[str, tuple[Any, Any]]) -> str:
+    named = [f"{key} = {before!r}, not {after!r}" for key, (before, after) in changes.items()]
+    more = f" ({len(named) - _MOST_NAMED} more keys differ)" if len(named) > _MOST_NAMED else ""
+    return (
+        f"{path} holds a run with {'; '.join(named[:_MOST_NAMED])}{more}; give the saved values to resume, another "
+        "run.dir to start anew, or --accept-changes to go on from the checkpoint under the new ones"
+    )
 
 
 def _is_free(key: str) -> bool:

@@ -43,13 +43,12 @@ def train(config: Config, accept_changes: bool = False) -> None:
         run = RunDirectory(Path(config.run.dir))
         with (
             start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
-            _locked(run, processes) as lock_warning,
+            _claimed(run, config, accept_changes, processes) as warnings,
             out_of_memory_explained(config, processes, run.memory),
         ):
-            processes.on_main(lambda: run.create(config, accept_changes))
             trainer = Trainer(config, dataset, processes, run)
-            if lock_warning:
-                trainer.metrics.warn(lock_warning)
+            for warning in warnings:
+                trainer.metrics.warn(warning)
             try:
                 trainer.train(stop)
             except NonFiniteError as error:
@@ -59,18 +58,19 @@ def train(config: Config, accept_changes: bool = False) -> None:
 
 
 @contextmanager
-def _locked(run: RunDirectory, processes: Processes) -> Iterator[str | None]:
-    """The run directory, for this run alone; a warning if it could not be locked. Held by the main process."""
+def _claimed(run: RunDirectory, config: Config, accept_changes: bool, processes: Processes) -> Iterator[list[str]]:
+    """The run directory, made, locked and described, for this training alone; the main process's warnings."""
     lock = RunLock(run.path)
     warnings: list[str | None] = []
 
-    def acquire() -> None:
+    def claim() -> None:
         run.make()
         warnings.append(lock.acquire())
+        warnings.append(run.create(config, accept_changes))
 
-    processes.on_main(acquire)
+    processes.on_main(claim)
     try:
-        yield next(iter(warnings), None)
+        yield [warning for warning in warnings if warning]
     finally:
         lock.release()
 

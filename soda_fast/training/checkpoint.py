@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from soda_fast.checkpoint_reader import SafeReader, check_shapes
+from soda_fast.checkpoint_reader import describe_failure, load_tensors
+from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes, reshard
 from soda_fast.training import checkpoint_files as files
 
@@ -23,7 +24,7 @@ FORMAT = 1
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class SaveError(OSError):
+class SaveError(TrainingError):
     """Checkpoints could not be written."""
 
 
@@ -192,13 +193,13 @@ class CheckpointStore:
         dist.broadcast_object_list(found)
         path, complaints = found
         self._notices += complaints
-        if path is None:
-            return None
-        progress = load_checkpoint(path, state)
+        progress = None if path is None else load_checkpoint(path, state)
         if self.processes.is_main:
             # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
-            for damaged in [other for other in files.checkpoints(self.root) if other.name > path.name]:
+            for damaged in [other for other in files.checkpoints(self.root) if path is None or other > path]:
                 files.set_aside(damaged)
+        if progress is None:
+            return None
         self.newest_images = progress.images_seen
         return progress
 
@@ -253,16 +254,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise SaveError(f"{path} could not be written ({describe_failure(error)})") from None
 
 
-def load_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Fill tensors, by name, from a folder of a checkpoint or of `save_tensors`. A collective.
-
-    Raises:
-        ValueError: it lacks one, or has it in another shape.
-    """
-    check_shapes(path, tensors)
-    dcp.load(tensors, storage_reader=SafeReader(path))
-
-
 def load_checkpoint(path: Path, state: TrainState) -> Progress:
     """Restore `state` from one checkpoint, whose files have been checked. A collective.
 
@@ -274,13 +265,3 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
     progress = Progress(manifest["images_seen"], manifest["steps"], manifest["skipped_steps"])
     state.set_steps(progress.steps - progress.skipped_steps)
     return progress
-
-
-def describe_failure(error: BaseException) -> str:
-    """The reason behind an error of torch.distributed.checkpoint, in a line."""
-    if isinstance(error, CheckpointException):
-        reason, _ = next(iter(error.failures.values()))
-        return describe_failure(reason)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,5 +1,6 @@
 """Where a step's first NaN or infinite value comes from: the step again, with an eye on every module."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,24 @@ from torch.distributed.tensor import DTensor
 
 from soda_fast.data import Batch
 
+_LOSS = 1_000_000
+"""After every module's output."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """What one process saw in one accumulation part of the step.
 
+    part: the accumulation part, from 0.
     place: what was first not finite, as "the output of decoder.conv_in (12 of 640 values)"; None: nothing was.
+    order: how early in the part that was; BatchNorm carries it on to the other processes.
     positions, indices, timesteps, losses: of the part's samples: places in the run, in the data set, t, loss.
     """
 
     rank: int
+    part: int
     place: str | None
+    order: int
     positions: list[int]
     indices: list[int]
     timesteps: list[int]
@@ -47,16 +55,17 @@ def examine(
     """
     findings = []
     weights = _first_bad_weight(model)
-    for number, batch in enumerate(parts, start=1):
-        model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
+    for part, batch in enumerate(parts):
+        model.set_requires_gradient_sync(part == len(parts) - 1)  # type: ignore[operator]
         with torch.compiler.set_stance("force_eager"), _watched(model) as seen:
             loss = losses(batch)
             loss.mean().backward()
-        place = weights or _first_bad_input(batch) or next(iter(seen), None)
-        if place is None and not torch.isfinite(loss).all():
-            place = "the loss"
+        if not torch.isfinite(loss).all():
+            seen.append((_LOSS, "the loss"))
+        before = [(order, what) for order, what in ((-2, weights), (-1, _first_bad_input(batch))) if what]
+        order, place = min(before + seen, default=(0, None))
         values = [v.tolist() for v in (batch.position, batch.index, timesteps(batch), loss.detach())]
-        findings.append(Finding(rank, place, *values))
+        findings.append(Finding(rank, part, place, order, *values))
     return findings
 
 
@@ -76,19 +85,21 @@ def _first_bad_input(batch: Batch) -> str | None:
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """Fills the list with places of values that are not finite, in the order in which they are computed."""
-    seen: list[str] = []
+def _watched(model: nn.Module) -> Iterator[list[tuple[int, str]]]:
+    """Fills the list with (order, place) of values that are not finite; gradients come after the loss."""
+    seen: list[tuple[int, str]] = []
+    count = itertools.count()
 
-    def look_at(name: str, tensor: Any, what: str) -> None:
+    def look_at(name: str, tensor: Any, what: str, offset: int = 0) -> None:
+        order = next(count) + offset
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and _count_bad(tensor):
-            seen.append(f"{what} of {name} ({_share(tensor)})")
+            seen.append((order, f"{what} of {name} ({_share(tensor)})"))
 
     def hook(name: str) -> Callable[..., None]:
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
             look_at(name, output, "the output")
             if isinstance(output, Tensor) and output.requires_grad:
-                output.register_hook(lambda gradient: look_at(name, gradient, "the gradient at the output"))
+                output.register_hook(lambda gradient: look_at(name, gradient, "the gradient at the output", _LOSS))
 
         return after
 
@@ -111,7 +122,7 @@ def _share(tensor: Tensor) -> str:
 
 def summarise(findings: Sequence[Finding], world_size: int) -> str:
     """A sentence: which process, which module, which samples."""
-    bad = [finding for finding in findings if finding.place]
+    bad = sorted((f for f in findings if f.place), key=lambda f: (f.part, f.order, f.rank))
     if not bad:
         return (
             "repeated module by module, every value of the step is finite: the sum of squares of the gradient "
@@ -119,7 +130,7 @@ def summarise(findings: Sequence[Finding], world_size: int) -> str:
         )
     first = bad[0]
     others = sorted({finding.rank for finding in bad} - {first.rank})
-    also = f" (also on {', '.join(map(str, others))})" if others else ""
+    also = f" (and then {', '.join(map(str, others))})" if others else ""
     samples = [i for i, loss in enumerate(first.losses) if loss != loss or loss in (float("inf"), float("-inf"))]
     chosen = samples or range(len(first.losses))
     shown = ", ".join(f"{first.timesteps[i]} (image {first.indices[i]})" for i in list(chosen)[:4])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,12 @@ def _is_until(line: str, images_seen: int) -> bool:
         return False
 
 
+def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread ends at an error of the disk, which the next value raises again: no traceback."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 class Metrics:
     """Writers of one run, as a context manager after `start`. On other processes than the main one, silent.
 
@@ -52,6 +59,7 @@ class Metrics:
         if self.is_main:
             forget_after(self.directory / "metrics.jsonl", images_seen)
             self._lines = (self.directory / "metrics.jsonl").open("a", buffering=1)
+            threading.excepthook = _quiet_about_disks
             self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"), purge_step=images_seen + 1)
 
     def advance(self, images: int) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from spawn import run_in_processes
 from torch import Tensor
-from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
+from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree, weights_hash
 
-from soda_fast.config import ConfigError, load_config
+from soda_fast.cli import main
+from soda_fast.config import ConfigError, config_from_tree, load_config
 from soda_fast.pretrained import load_run
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint_files import checkpoints, latest
@@ -23,6 +24,7 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 def assert_same_weights(a: Path, b: Path) -> None:
     first, second = weights(a), weights(b)
+    assert weights_hash(a) == weights_hash(b)
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
@@ -92,6 +94,42 @@ def test_a_half_written_checkpoint_is_none(whole_run: Path, tmp_path: Path) -> N
         load_run(RunDirectory(run))
 
 
+def test_another_configuration_may_be_accepted(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "changed")
+    tree = tiny_tree(tmp_path / "changed", steps=9, encoder_lr=0.0001, ema_beta=0.25)
+    (tmp_path / "changed.yaml").write_text(json.dumps(tree))
+    assert main(["train", str(tmp_path / "changed.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert "train.encoder_lr = 0.0008, not 0.0001; train.ema_beta = 0.5, not 0.25; " in told
+    assert "--accept-changes" in told
+    assert main(["train", str(tmp_path / "changed.yaml"), "--accept-changes"]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: going on with train.encoder_lr = 0.0001 (was 0.0008), train.ema_beta = 0.25 (was 0.5)" in shown
+    assert load_config(tmp_path / "changed" / "config.yaml").train.encoder_lr == 0.0001
+    # Another architecture cannot take the weights, accepted or not.
+    tree["model"]["encoder"]["z_dim"] = 4
+    (tmp_path / "changed.yaml").write_text(json.dumps(tree))
+    assert main(["train", str(tmp_path / "changed.yaml"), "--accept-changes"]) == 2
+    assert "has shape (8, 16); the run's config.yaml asks for (4, 16)" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_everything_may_change(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "run").create(config_from_tree(tiny_tree(tmp_path / "run", steps=2)))
+    run_tiny(tiny_tree(tmp_path / "run", steps=2, encoder_lr=0.0001))
+
+
+def test_harmless_keys_may_change(whole_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_run, tmp_path / "more")
+    tree = tiny_tree(
+        tmp_path / "more", steps=9, log_every_images=2 * BATCH, save_every_images=BATCH, keep_checkpoints=5
+    )
+    tree |= {"perf": {"activation_checkpointing": True}, "parallel": {"strategy": "ddp"}}
+    tree["data"] |= {"threads": 1, "prefetch_batches": 1}
+    run_tiny(tree)
+
+
 def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_run, tmp_path / "changed")
     with pytest.raises(ConfigError, match=r"train\.encoder_lr = 0\.0008, not 0\.1"):
@@ -100,25 +138,61 @@ def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> No
 
 
 def train_tiny(path: Path, steps: int, changes: dict[str, Any]) -> None:
-    """With dropout, which belongs to samples and not to processes."""
-    run_tiny({**tiny_tree(path, steps), **changes})
+    tree = {**tiny_tree(path, steps, save_every_images=0), **changes}
+    tree["model"]["decoder"]["dropout"] = 0.0
+    run_tiny(tree)
 
 
-def test_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
-    train_tiny(tmp_path / "one", 8, {})
+# Process counts and strategies, one after the other; three steps each.
+JOURNEY: list[tuple[int, dict[str, Any]]] = [
+    (1, {}),
+    (2, {"strategy": "fsdp"}),
+    (3, {"strategy": "ddp"}),
+    (4, {"strategy": "hsdp", "shard_processes": 2}),
+    (1, {"strategy": "ddp"}),
+    (2, {"strategy": "hsdp", "shard_processes": 1}),
+    (4, {"strategy": "fsdp"}),
+]
+
+
+@pytest.mark.slow
+def test_resumes_on_other_numbers_of_processes(tmp_path: Path) -> None:
+    """fp32 without dropout: the 3 steps after each move agree to 1e-5, and all 20 after the first to 1e-3."""
+    total = 3 * len(JOURNEY)
+    train_tiny(tmp_path / "one", total, {})
     run = tmp_path / "moving"
-    run_in_processes(train_tiny, 2, run, 3, {})
-    train_tiny(run, 5, {"parallel": {"strategy": "ddp"}})
-    run_in_processes(train_tiny, 3, run, 8, {})
+    for leg, (processes, parallel) in enumerate(JOURNEY, start=1):
+        copy = tmp_path / f"leg-{leg}"
+        if leg > 1:
+            # One process goes on from the same checkpoint: the yardstick for these three steps.
+            shutil.copytree(run, copy)
+            train_tiny(copy, 3 * leg, {})
+        run_in_processes(train_tiny, processes, run, 3 * leg, {"parallel": parallel})
+        if leg > 1:
+            here, there = losses(run), losses(copy)
+            for images in range(3 * (leg - 1) * BATCH + BATCH, 3 * leg * BATCH + 1, BATCH):
+                assert here[images] == pytest.approx(there[images], rel=1e-5), (leg, images)
     one, moved = losses(tmp_path / "one"), losses(run)
     assert moved.keys() == one.keys()
     for images in one:
         assert moved[images] == pytest.approx(one[images], rel=1e-3)
 
 
+def test_resumed_by_two_processes_bit_for_bit(tmp_path: Path) -> None:
+    """With dropout, augmentation and the moving average, in the middle of an epoch, twice."""
+    for run, stops in ((tmp_path / "whole", (6,)), (tmp_path / "parts", (2, 5, 6))):
+        for steps in stops:
+            run_in_processes(run_together, 2, tiny_tree(run, steps))
+    assert weights_hash(tmp_path / "whole") == weights_hash(tmp_path / "parts")
+
+
+def run_together(tree: dict[str, Any]) -> None:
+    run_tiny(tree)
+
+
 def test_accumulation_gives_nearly_the_same_step(tmp_path: Path) -> None:
     """Not quite: BatchNorm sees each part by itself."""
-    train_tiny(tmp_path / "one", 3, {})
+    run_tiny(tiny_tree(tmp_path / "one", 3))
     run_tiny(tiny_tree(tmp_path / "parts", 3, accumulate=2))
     for images, loss in losses(tmp_path / "one").items():
         assert losses(tmp_path / "parts")[images] == pytest.approx(loss, rel=0.05)

@@ -9,8 +9,12 @@ import torch
 
 from soda_fast.checkpoint_reader import SafeReader, read_tensors
 from soda_fast.config import Config, config_from_tree
-from soda_fast.train import train
+from soda_fast.data import load_dataset
+from soda_fast.parallel import Processes
+from soda_fast.run_directory import RunDirectory
+from soda_fast.train import resolve, train
 from soda_fast.training.checkpoint_files import latest, read_manifest
+from soda_fast.training.trainer import Trainer
 
 BATCH = 12
 
@@ -67,3 +71,13 @@ def weights_hash(run_dir: Path) -> str:
     for name, value in sorted(tensors.items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
+
+
+def make_trainer(path: Path, processes: Processes, **train_keys: Any) -> Trainer:
+    """A trainer of twelve steps, to be stepped by hand."""
+    config = config_from_tree(tiny_tree(path, 12, **train_keys))
+    dataset = load_dataset(config.data)
+    config = resolve(config, dataset)
+    run = RunDirectory(path)
+    run.make()
+    return Trainer(config, dataset, processes, run)

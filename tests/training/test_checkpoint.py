@@ -1,0 +1,151 @@
+"""Checkpoints beside the training: written while it goes on, complete, and read without running anything."""
+
+import json
+import os
+import pickle
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from training.tiny import BATCH, make_trainer, run_tiny, tiny_tree
+
+from soda_fast.checkpoint_reader import SafeReader, read_tensors
+from soda_fast.cli import main
+from soda_fast.config import config_from_tree
+from soda_fast.parallel import start_processes
+from soda_fast.training import checkpoint_files
+from soda_fast.training.checkpoint_files import checkpoints, fingerprint, read_manifest
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Checkpoints reach the disk, and become valid, only after the event."""
+    arrived, real = threading.Event(), checkpoint_files.fingerprint
+
+    def fingerprint_later(path: Path) -> dict[str, Any]:
+        assert arrived.wait(60)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint_files, "fingerprint", fingerprint_later)
+    return arrived
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_disk: threading.Event) -> None:
+    with start_processes("cpu") as processes:
+        trainer = make_trainer(tmp_path, processes)
+        root = trainer.run.checkpoints
+
+        def step() -> None:
+            trainer.step(trainer.global_batch(trainer.images_seen))
+            trainer.images_seen += BATCH
+
+        step()
+        before = {name: tensor.full_tensor().clone() for name, tensor in trainer.model.named_parameters()}
+        trainer._save()
+        for _ in range(3):
+            step()
+        assert checkpoints(root) == []
+        assert trainer.checkpoints.take_notices() == []
+        # A second one waits for the first, and says so.
+        threading.Timer(0.3, slow_disk.set).start()
+        start = time.monotonic()
+        trainer.checkpoints.save(trainer._progress(), trainer.state)
+        assert time.monotonic() - start > 0.25
+        (notice,) = trainer.checkpoints.take_notices()
+        assert f"the checkpoint of {BATCH} images is still being written" in notice
+        trainer._save_and_wait()
+        trainer.checkpoints.close()
+        assert [path.name for path in checkpoints(root)] == [f"images-{n * BATCH:012d}" for n in (1, 4)]
+        # It holds the state of the moment at which it was asked for.
+        saved = {name: torch.empty_like(tensor) for name, tensor in before.items()}
+        read_tensors(checkpoints(root)[0], "model.", saved)
+        assert all(torch.equal(saved[name], before[name]) for name in before)
+
+
+def test_a_checkpoint_is_complete(tmp_path: Path) -> None:
+    run_tiny(tiny_tree(tmp_path / "run", 2))
+    (path,) = checkpoints(tmp_path / "run" / "checkpoints")
+    manifest = read_manifest(path)
+    assert manifest["images_seen"] == 2 * BATCH
+    assert manifest["steps"] == 2
+    assert config_from_tree(manifest["config"]).run.seed == 3
+    assert torch.__version__.startswith(manifest["versions"]["torch"].split("+")[0])
+    names = set(SafeReader(path).read_metadata().state_dict_metadata)
+    assert {name.split(".")[0] for name in names} == {"model", "ema", "optimizer"}
+    assert {entry["name"] for entry in manifest["files"]} == {".metadata", "__0_0.distcp"}
+    assert {file.name for file in path.iterdir()} == {".metadata", "__0_0.distcp", "manifest.json"}
+
+
+class Bomb:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.witness}",)
+
+
+@pytest.mark.parametrize("where", [".metadata", "__0_0.distcp"])
+@pytest.mark.parametrize("repaired_checksum", [False, True])
+def test_loading_runs_nothing(tmp_path: Path, where: str, repaired_checksum: bool) -> None:
+    """Whether or not the attacker has made the checksums fit."""
+    run = tmp_path / "run"
+    run_tiny(tiny_tree(run, 2))
+    (path,) = checkpoints(run / "checkpoints")
+    witness = tmp_path / "ran"
+    if where == ".metadata":
+        (path / where).write_bytes(pickle.dumps(Bomb(witness)))
+    else:
+        # Every tensor's bytes become a zip archive whose pickle runs the command.
+        data = path / where
+        metadata = SafeReader(path).read_metadata()
+        torch.save(Bomb(witness), tmp_path / "bomb.pt")
+        bomb = (tmp_path / "bomb.pt").read_bytes()
+        content = bytearray(data.read_bytes())
+        for entry in metadata.storage_data.values():
+            if entry.length >= len(bomb):
+                content[entry.offset : entry.offset + len(bomb)] = bomb
+                entry.length = len(bomb)
+        data.write_bytes(content)
+        (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    if repaired_checksum:
+        manifest = read_manifest(path)
+        manifest["files"] = [fingerprint(path / entry["name"]) for entry in manifest["files"]]
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    arguments = [["export", str(run), str(tmp_path / "out")], ["evaluate", str(run)]]
+    for words in arguments:
+        assert main(words) == 2
+    config = tmp_path / "config.yaml"
+    config.write_text(str(tiny_tree(run, 4)))
+    assert main(["train", str(config)]) == (2 if repaired_checksum else 0)
+    assert not witness.exists()
+
+
+def test_the_bombs_are_live(tmp_path: Path) -> None:
+    """What the test above refuses does run where torch's own reader meets it."""
+    run = tmp_path / "run"
+    run_tiny(tiny_tree(run, 1))
+    (path,) = checkpoints(run / "checkpoints")
+    (path / ".metadata").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(AttributeError):
+        dcp.FileSystemReader(path).read_metadata()
+    assert (tmp_path / "ran").exists()
+
+
+def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    """torch unpickles it without asking."""
+    run = tmp_path / "run"
+    run_tiny(tiny_tree(run, 1))
+    (path,) = checkpoints(run / "checkpoints")
+    metadata = SafeReader(path).read_metadata()
+    name = next(name for name in metadata.state_dict_metadata if name.startswith("model."))
+    metadata.state_dict_metadata[name] = BytesStorageMetadata()
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(ValueError, match=f"{name} is absent"):
+        read_tensors(path, "", {name: torch.empty(3)})
