@@ -1,13 +1,18 @@
 """What users take away: safetensors files that PyTorch and torchvision understand, and their configuration.
 
 encoder.safetensors   torchvision's names and weight layout (out, in, kernel, kernel); fc gives z
-decoder.safetensors   the same layout
-config.json           versions, preprocessing, the run's configuration
+model.safetensors     both networks in the same layout, names after encoder. and decoder.
+config.json           versions, preprocessing, how torchvision's ResNet takes the encoder, the run's configuration
+
+The encoder's state loads strictly into torchvision.models.ARCH(num_classes=Z_DIM), with a 7x7 stem as it is. With a 3x3
+stem that model needs conv1 = Conv2d(3, 64, 3, stride=1, padding=1, bias=False) and maxpool = Identity() before. The
+`small` encoder is not one of torchvision's.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import save
@@ -19,11 +24,11 @@ from soda_fast.files import write_atomically
 from soda_fast.model import SODA
 from soda_fast.reference_names import convolution_weights
 
-ENCODER_NAME, DECODER_NAME, CONFIG_NAME = "encoder.safetensors", "decoder.safetensors", "config.json"
+ENCODER_NAME, MODEL_NAME, CONFIG_NAME = "encoder.safetensors", "model.safetensors", "config.json"
 
 
 def export(model: SODA, config: Config, directory: Path) -> None:
-    """Write both networks and their configuration into `directory`.
+    """Write the encoder, the whole model and their configuration into `directory`.
 
     Raises:
         ValueError: the folder cannot be made.
@@ -33,7 +38,7 @@ def export(model: SODA, config: Config, directory: Path) -> None:
     except OSError as error:
         raise ValueError(f"{directory} cannot be made ({error.strerror}); choose another folder") from error
     write_atomically(directory / ENCODER_NAME, save(to_exported(model.encoder)))
-    write_atomically(directory / DECODER_NAME, save(to_exported(model.decoder)))
+    write_atomically(directory / MODEL_NAME, save(to_exported(model)))
     description = {
         "soda_fast": __version__,
         "preprocess": {
@@ -43,9 +48,19 @@ def export(model: SODA, config: Config, directory: Path) -> None:
             "mean": config.data.mean,
             "std": config.data.std,
         },
+        "torchvision": _torchvision(config),
         "config": yaml.safe_load(to_yaml(config)),
     }
     write_atomically(directory / CONFIG_NAME, json.dumps(description, indent=1).encode())
+
+
+def _torchvision(config: Config) -> dict[str, Any] | None:
+    """What to ask of torchvision for, and to change in it, so that it takes the encoder's state."""
+    encoder = config.model.encoder
+    if encoder.arch == "small":
+        return None
+    changes = {"conv1": "Conv2d(3, 64, 3, stride=1, padding=1, bias=False)", "maxpool": "Identity()"}
+    return {"model": encoder.arch, "num_classes": encoder.z_dim, "replace": changes if encoder.stem == "3x3" else {}}
 
 
 def to_exported(network: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,12 @@ def reference_config(tree: Mapping[str, Any], name: str, run_path: Path) -> Conf
 
 def model_state(checkpoint: Mapping[str, Any], name: str) -> tuple[dict[str, Tensor], bool]:
     """The weights to import, without prefixes, and whether they are averaged ones."""
+    for part in ("EMA", "MODEL"):
+        if part in checkpoint and not isinstance(checkpoint[part], Mapping):
+            raise ValueError(f"{name}: {part} is a {type(checkpoint[part]).__name__}, expected a dict of tensors")
     if "EMA" in checkpoint:
         prefix = "ema_model."
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["EMA"].items() if k.startswith(prefix)}
+        state = {str(k).removeprefix(prefix): v for k, v in checkpoint["EMA"].items() if str(k).startswith(prefix)}
         if not state:
             raise ValueError(f"{name}: its EMA has no keys ema_model.*; remove EMA from the file to import MODEL")
         averaged = True
@@ -128,7 +132,11 @@ def model_state(checkpoint: Mapping[str, Any], name: str) -> tuple[dict[str, Ten
     else:
         found = ", ".join(list(map(str, checkpoint))[:5])
         raise ValueError(f"{name}: expected a dict with MODEL and perhaps EMA, found {found or 'nothing'}")
-    return {key.removeprefix("module."): value for key, value in state.items()}, averaged
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: {key} is a {type(value).__name__}, expected a tensor")
+    return state, averaged
 
 
 def _write(config: Config, state: dict[str, Tensor], run: RunDirectory) -> None:
@@ -184,8 +192,11 @@ def _dataset(tree: Mapping[str, Any], decoder: Mapping[str, Any], name: str) -> 
     """
     found = tree.get("dataset")
     if found is None:
-        return "cifar10", decoder.get("image_shape", [3, 32, 32])[-1]
-    if found not in _DATASETS:
+        shape = decoder.get("image_shape", [3, 32, 32])
+        if not isinstance(shape, list) or len(shape) != 3:
+            raise ValueError(f"{name}: decoder.image_shape is {shape!r}, expected [3, height, width]")
+        return "cifar10", shape[-1]
+    if not isinstance(found, str) or found not in _DATASETS:
         raise ValueError(f"{name}: dataset is {found!r}, expected one of {', '.join(_DATASETS)}")
     return _DATASETS[found], _RESOLUTION[_DATASETS[found]]
 
@@ -208,6 +219,9 @@ def _number(tree: Mapping[str, Any], key: str, default: float, name: str) -> flo
     """A number of the YAML; PyYAML reads 1e-4 as text."""
     value = tree.get(key, default)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: {key} is {value!r}, expected a number") from None
+        number = nan
+    if not isfinite(number):
+        raise ValueError(f"{name}: {key} is {value!r}, expected a number")
+    return number

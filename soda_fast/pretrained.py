@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from soda_fast.build import build_model, build_schedule
 from soda_fast.checkpoint_reader import read_tensors
 from soda_fast.config import Config, config_from_tree
 from soda_fast.diffusion import ddim_sample
-from soda_fast.export import CONFIG_NAME, DECODER_NAME, ENCODER_NAME, from_exported
+from soda_fast.export import CONFIG_NAME, ENCODER_NAME, MODEL_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint_files import latest
@@ -76,7 +77,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> PretrainedSODA
     Raises:
         ValueError: `path` is neither; or its checkpoint does not fit its configuration.
     """
-    model, config = _load(Path(path), read_decoder=True)
+    model, config = _load(Path(path), whole=True)
     return PretrainedSODA(model, config).eval().requires_grad_(False).to(device)
 
 
@@ -87,7 +88,7 @@ def load_encoder(
 
     `encoder.features(images)` gives (z, pooled features). Raises as `load`.
     """
-    model, config = _load(Path(path), read_decoder=False)
+    model, config = _load(Path(path), whole=False)
     return model.encoder.eval().requires_grad_(False).to(device), preprocess(config)
 
 
@@ -115,15 +116,16 @@ def load_run(run: RunDirectory) -> tuple[SODA, Config, Path]:
     return model, config, checkpoint
 
 
-def _load(path: Path, read_decoder: bool) -> tuple[SODA, Config]:
+def _load(path: Path, whole: bool) -> tuple[SODA, Config]:
     if not (path / CONFIG_NAME).is_file():
         model, config, _ = load_run(RunDirectory(path))
         return model, config
     config = config_from_tree(json.loads((path / CONFIG_NAME).read_text())["config"])
     model = build_model(config)
-    networks: list[tuple[nn.Module, str]] = [(model.encoder, ENCODER_NAME)]
-    if read_decoder:
-        networks.append((model.decoder, DECODER_NAME))
-    for network, name in networks:
-        network.load_state_dict(from_exported(network, load_file(path / name)))
+    network: nn.Module = model if whole else model.encoder
+    file = path / (MODEL_NAME if whole else ENCODER_NAME)
+    try:
+        network.load_state_dict(from_exported(network, load_file(file)))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{file} does not hold what {CONFIG_NAME} describes ({str(error).splitlines()[0]})") from error
     return model, config

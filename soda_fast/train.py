@@ -68,8 +68,8 @@ def _claimed(run: RunDirectory, config: Config, accept_changes: bool, processes:
         warnings.append(lock.acquire())
         warnings.append(run.create(config, accept_changes))
 
-    processes.on_main(claim)
     try:
+        processes.on_main(claim)
         yield [warning for warning in warnings if warning]
     finally:
         lock.release()

@@ -59,8 +59,8 @@ def test_export_keeps_the_numbers(tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "config.json",
-        "decoder.safetensors",
         "encoder.safetensors",
+        "model.safetensors",
     ]
     a = case.arrays
     torch.testing.assert_close(soda_fast.load(tmp_path / "out").encode(a["source"]), a["z"], **FORWARD)
@@ -90,6 +90,36 @@ def test_encoder_is_torchvisions(tmp_path: Path) -> None:
     torch.testing.assert_close(resnet.eval()(case.arrays["source"]), case.arrays["z"], **FORWARD)
 
 
+def test_a_small_stem_needs_two_changes_in_torchvision(tmp_path: Path) -> None:
+    """config.json says which."""
+    from safetensors.torch import load_file
+    from torchvision.models import resnet18
+
+    case = load_case(CASES[0])
+    checkpoint, config = write(tmp_path, case, reference_file(case))
+    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
+    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    told = json.loads((tmp_path / "out" / "config.json").read_text())["torchvision"]
+    assert told["model"] == "resnet18"
+    resnet = resnet18(num_classes=told["num_classes"])
+    for name, code in told["replace"].items():
+        setattr(resnet, name, eval(code, vars(torch.nn)))
+    resnet.load_state_dict(load_file(tmp_path / "out" / "encoder.safetensors"))
+    torch.testing.assert_close(resnet.eval()(case.arrays["source"]), case.arrays["z"], **FORWARD)
+
+
+def test_an_exported_file_that_does_not_fit(tmp_path: Path) -> None:
+    case = load_case(CASES[0])
+    checkpoint, config = write(tmp_path, case, reference_file(case))
+    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
+    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    file = tmp_path / "out" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"model\.safetensors does not hold what config\.json describes"):
+        soda_fast.load(tmp_path / "out")
+    soda_fast.load_encoder(tmp_path / "out")
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = load_case(CASES[0])
     key = "decoder.middle.res1.conv1.weight"
@@ -110,6 +140,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{key} has shape (2, 2)" in complaint(lambda state: state.update({f"module.{key}": torch.ones(2, 2)}))
     assert "dataset is 'mnist'" in complaint(lambda state: None, dataset="mnist")
     assert "section encoder is missing" in complaint(lambda state: None, encoder=None)
+    assert f"{key} is a str, expected a tensor" in complaint(lambda state: state.update({f"module.{key}": "x"}))
+    assert "dataset is ['cifar10']" in complaint(lambda state: None, dataset=["cifar10"])
+    assert "batch_size is nan, expected a number" in complaint(lambda state: None, batch_size=float("nan"))
+    shape = {**case.description["config"]["decoder"], "image_shape": 32}
+    assert "decoder.image_shape is 32, expected [3, height, width]" in complaint(
+        lambda state: None, decoder=shape, dataset=None
+    )
 
 
 def test_unreadable_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
