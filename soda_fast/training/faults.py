@@ -55,7 +55,10 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
         problem = f" (it cannot be repeated later: {kept})"
     findings = examine_step(trainer, images_seen)
     if processes.is_main and not problem:
-        failures.write(run.failures, trainer.config, images_seen, findings)
+        try:
+            failures.write(run.failures, trainer.config, images_seen, findings)
+        except OSError as kept:
+            problem = f" (it cannot be repeated later: {kept})"
     newest = trainer.checkpoints.newest_images
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
     step, found = images_seen // trainer.batch_images, summarise(findings, processes.world_size)
