@@ -1,6 +1,7 @@
 """The processes of a run: started by torchrun, or just this one."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from soda_fast.errors import TrainingError, tell_here
 from soda_fast.parallel.meeting import meet
 
 T = TypeVar("T")
+_LAST_QUESTIONS_S = 3.0
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Connection refused")
 
 
@@ -118,7 +120,7 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     try:
         yield Processes(rank, world_size, local_rank, local_world_size, device, store)
     except BaseException as error:
-        here = _first_to_fail(store)
+        here = _first_to_fail(store, rank, world_size)
         tell_here(error, here)
         # Of several processes none takes the group apart: that would wait for the others, which may never come.
         if world_size == 1:
@@ -144,9 +146,14 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
-def _first_to_fail(store: dist.Store) -> bool:
+def _first_to_fail(store: dist.Store, rank: int, world_size: int) -> bool:
     """Whether this is the first of the processes that asks."""
     try:
-        return store.add("first_to_fail", 1) == 1
+        first = store.add("first_to_fail", 1) == 1
+        # The first process may be the one that holds the store: it lets the others ask before it takes it along.
+        until = time.monotonic() + _LAST_QUESTIONS_S
+        while rank == 0 and store.add("first_to_fail", 0) < world_size and time.monotonic() < until:
+            time.sleep(0.05)
     except dist.DistError:
-        return True  # the store went with the process that held it
+        return True  # the store went with a process that said nothing
+    return first
