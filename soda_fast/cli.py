@@ -10,8 +10,8 @@ from pathlib import Path
 
 from soda_fast import __version__
 from soda_fast.config import Config, help_text, load_config, to_yaml
-from soda_fast.prepare import DATASETS
 from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here
+from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
 
 USAGE_ERROR = 2
