@@ -1,0 +1,72 @@
+"""Measure everything on this machine: python -m benchmarks.gpu_suite --out DIR [--minutes 9] [--only PART ...]
+
+Parts run in processes of their own, most valuable first, each with a time limit. DIR/record.json is written anew after
+every part, so that a suite that is cut off leaves what it had; then DIR/report.md and pictures. Without a GPU the
+parts run at sizes that only show that they work, and the record says so.
+"""
+
+import argparse
+import datetime
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.environment import describe, machine_name
+from benchmarks.record import Record
+from benchmarks.report import write_report
+from benchmarks.suite.parts import Options, all_parts
+from benchmarks.suite.run import Budget, run_suite
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_suite", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; made if absent")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which nothing is started or goes on")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts, by name")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="a folder with CIFAR-10, as data.root")
+    parser.add_argument("--list", action="store_true", help="name the parts and end")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    if not 0 < options.minutes < 24 * 60:
+        parser.error(f"--minutes is {options.minutes:g}; give more than 0 and less than a day")
+    if options.data is not None and not options.data.is_dir():
+        parser.error(f"--data: there is no folder {options.data}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = options.data.resolve() if options.data else None
+    parts = all_parts(Options(device.type == "cuda", data, options.out.resolve()))
+    unknown = set(options.only or ()) - {part.name for part in parts}
+    if unknown:
+        parser.error(f"--only {' '.join(sorted(unknown))}: the parts are {', '.join(part.name for part in parts)}")
+    if options.list:
+        print("\n".join(f"{part.name:16} {part.title}" for part in parts))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    record = Record(
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=machine_name(device),
+        device="cuda" if device.type == "cuda" else "cpu",
+        small=device.type != "cuda",
+        command=shlex.join(["python", "-m", "benchmarks.gpu_suite", *sys.argv[1:]]),
+        minutes=options.minutes,
+        environment=describe(device),
+    )
+    chosen = [part for part in parts if not options.only or part.name in options.only]
+    path = options.out / "record.json"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks.gpu_suite: told to end"))
+    try:
+        run_suite(record, chosen, Budget(begin + 60 * options.minutes), path, lambda text: print(text, flush=True))
+    finally:
+        report = write_report([record], options.out)
+    print(f"{path}\n{report}")
+    return 0 if all(part.status in ("measured", "left out") for part in record.parts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

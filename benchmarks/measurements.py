@@ -1,0 +1,99 @@
+"""The figures of a record, each under a name of its own: what reports list and comparisons compare."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.record import Record
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure: median, quartiles (equal to it where there was one reading), unit, and whether more is better."""
+
+    name: str
+    median: float
+    lower: float
+    upper: float
+    unit: str
+    more_is_better: bool
+
+
+def measurements(record: Record) -> dict[str, Measurement]:
+    """All figures of a record by name, in the order of its parts."""
+    makers = {
+        "environment": _ceilings,
+        "kernels": _kernels,
+        "ladder_32": _ladder,
+        "ladder_64": _ladder,
+        "memory": _memory,
+        "input_pipeline": _spread_rates,
+        "evaluation": _spread_rates,
+        "training": _training,
+    }
+    found: dict[str, Measurement] = {}
+    for part in record.parts:
+        for figure in makers.get(part.name, _nothing)(part.result or {}):
+            name = f"{part.name}/{figure.name}"
+            found[name] = Measurement(name, *_without_name(figure))
+    return found
+
+
+def _without_name(figure: Measurement) -> tuple[float, float, float, str, bool]:
+    return figure.median, figure.lower, figure.upper, figure.unit, figure.more_is_better
+
+
+def _nothing(result: dict[str, Any]) -> Iterator[Measurement]:
+    return iter(())
+
+
+def _single(name: str, value: float, unit: str, more_is_better: bool = True) -> Measurement:
+    return Measurement(name, value, value, value, unit, more_is_better)
+
+
+def _ceilings(result: dict[str, Any]) -> Iterator[Measurement]:
+    ceilings = result.get("ceilings")
+    if ceilings:
+        yield _single("copy", ceilings["copy_bytes_per_second"] / 1e9, "GB/s")
+        matrix = ceilings["matrix"]
+        yield _single(f"matrix product {matrix['dtype']}", matrix["measured_tflops"], "TFLOP/s")
+
+
+def _kernels(result: dict[str, Any]) -> Iterator[Measurement]:
+    for row in result.get("rows", ()):
+        if row["provider"] == "triton":
+            time = row["time"]
+            name = f"{row['shape']} batch {row['batch']} {row['layout']} {row['direction']}"
+            yield Measurement(name, time["median"], time["lower_quartile"], time["upper_quartile"], "us", False)
+
+
+def _ladder(result: dict[str, Any]) -> Iterator[Measurement]:
+    for row in result.get("rungs", ()):
+        if row["status"] == "measured":
+            rate = row["images_per_second"]
+            yield Measurement(
+                row["name"], rate["median"], rate["lower_quartile"], rate["upper_quartile"], "images/s", True
+            )
+
+
+def _memory(result: dict[str, Any]) -> Iterator[Measurement]:
+    if "measured_gib" in result:
+        yield _single("peak", result["measured_gib"], "GiB", more_is_better=False)
+
+
+def _spread_rates(result: dict[str, Any]) -> Iterator[Measurement]:
+    """Rows with a name and a rate, or seconds, with quartiles."""
+    for row in result.get("rows", ()):
+        for key, unit, more in (("images_per_second", "images/s", True), ("seconds", "s", False)):
+            value = row.get(key)
+            if isinstance(value, dict):
+                spread = value["median"], value["lower_quartile"], value["upper_quartile"]
+                yield Measurement(row["name"], *spread, unit, more)
+
+
+def _training(result: dict[str, Any]) -> Iterator[Measurement]:
+    rates = sorted(line["images_per_second"] for line in result.get("metrics", ()) if "images_per_second" in line)
+    if rates:
+        middle = rates[len(rates) // 2]
+        quarter = len(rates) // 4
+        yield Measurement("images/s", middle, rates[quarter], rates[-1 - quarter], "images/s", True)

@@ -1,0 +1,75 @@
+"""The pictures of a report."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Record
+
+
+def draw(record: Record, folder: Path) -> list[Path]:
+    """PNG files of what was measured: ladders, kernels. Without matplotlib, none."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return []
+    mpl.use("Agg")
+    drawn = []
+    for name, size in (("ladder_32", "32x32"), ("ladder_64", "64x64")):
+        rungs = [row for row in record.result(name).get("rungs", ()) if row["status"] == "measured"]
+        if rungs:
+            drawn.append(_draw_ladder(rungs, f"Training, {size}{_small(record)}", _place(folder, name)))
+    summaries = record.result("kernels").get("summary")
+    if summaries:
+        drawn.append(_draw_kernels(summaries, f"Fused normalisation{_small(record)}", _place(folder, "kernels")))
+    return drawn
+
+
+def _small(record: Record) -> str:
+    return " (small sizes)" if record.small else ""
+
+
+def _place(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png"
+
+
+def _draw_ladder(rungs: list[dict[str, Any]], title: str, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(rungs) + 1.2), layout="constrained")
+    rates = [row["images_per_second"] for row in rungs]
+    medians = [rate["median"] for rate in rates]
+    spread = [
+        [rate["median"] - rate["lower_quartile"] for rate in rates],
+        [rate["upper_quartile"] - rate["median"] for rate in rates],
+    ]
+    names = [row["name"] for row in rungs]
+    axes.barh(names, medians, xerr=spread, color="#4878a8", ecolor="#222222", capsize=2)
+    axes.invert_yaxis()
+    axes.set_xlabel("images/s, median and quartiles")
+    axes.set_title(title)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
+
+
+def _draw_kernels(summaries: list[dict[str, Any]], title: str, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.8 * len(summaries) + 1.4), layout="constrained")
+    names = [f"{one['config']}, {one['batch']}, {one['layout']}" for one in summaries]
+    shares = [name for name in summaries[0] if name.endswith("_share")]
+    height = 0.8 / len(shares)
+    for number, share in enumerate(shares):
+        places = [row + number * height for row in range(len(summaries))]
+        widths = [one.get(share, 0.0) for one in summaries]
+        axes.barh(places, widths, height=height, label=share.removesuffix("_share").replace("_", " "))
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(summaries))], names)
+    axes.axvline(1.0, color="#222222", linewidth=1)
+    axes.set_xlabel("share of the copy bandwidth")
+    axes.set_title(title)
+    axes.legend(fontsize="small")
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path

@@ -1,0 +1,135 @@
+"""The ledger as tables and pictures: python -m benchmarks.report
+
+reads every record under benchmarks/results/MACHINE/DATE-COMMIT.json and writes benchmarks/RESULTS.md, with pictures
+beside the records. Of each machine the newest record counts; what it lacks is listed as missing. `--add FILE` first
+puts a record of `benchmarks.gpu_suite` into the ledger.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.plots import draw
+from benchmarks.record import Record, read_record, write_record
+from benchmarks.sections import SECTIONS, missing, title
+
+ROOT = Path(__file__).parent
+LEDGER = ROOT / "results"
+START, END = "<!-- from the ledger: python -m benchmarks.report -->", "<!-- end of the ledger -->"
+
+
+def write_report(records: Sequence[Record], folder: Path, name: str = "report.md") -> Path:
+    """Tables of the records and their pictures in `folder`; returns the Markdown file."""
+    lines = ["# Measurements", ""]
+    for record in records:
+        lines += [f"## {title(record)}", "", *_head(record)]
+        for section in SECTIONS:
+            lines += section(record)
+        pictures = draw(record, folder / "plots" / record.machine)
+        lines += [f"![{picture.stem}]({picture.relative_to(folder)})" for picture in pictures]
+        lines += ["", "### Missing", "", *(f"- {one}" for one in missing(record)), ""]
+    if not records:
+        lines += ["Nothing has been measured yet.", ""]
+    path = folder / name
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _head(record: Record) -> list[str]:
+    environment = record.environment
+    packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items() if version)
+    lines = [
+        f"{record.started}, commit {environment.get('commit')}, `{record.command}`, {packages}, "
+        f"Python {environment.get('python')}.",
+        "",
+    ]
+    if record.small:
+        lines += [
+            "**Small sizes, to see that the parts work: nothing here is a statement about speed.**",
+            "",
+        ]
+    gpu = environment.get("gpu")
+    if gpu:
+        lines += ["As found: " + ", ".join(f"{name} {value}" for name, value in gpu.items()) + ".", ""]
+    return lines
+
+
+def ledger(folder: Path = LEDGER) -> list[Record]:
+    """The newest record of each machine.
+
+    Raises:
+        ValueError: a file is not a record.
+    """
+    newest: dict[str, Record] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        record = read_record(path)
+        known = newest.get(record.machine)
+        if known is None or record.started >= known.started:
+            newest[record.machine] = record
+    return list(newest.values())
+
+
+def add(path: Path, folder: Path = LEDGER) -> Path:
+    """Put a record into the ledger; returns its place."""
+    record = read_record(path)
+    place = folder / record.machine / f"{record.started[:10]}-{record.environment.get('commit', 'unknown')}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_record(place, record)
+    return place
+
+
+def readme_lines(records: Iterable[Record]) -> list[str]:
+    """What the README says of speed: the last rung of each ladder on each GPU that was measured."""
+    rows = []
+    for record in records:
+        for name, size in (("ladder_32", "32x32, CIFAR-10's"), ("ladder_64", "64x64, Tiny-ImageNet's")):
+            rungs = [row for row in record.result(name).get("rungs", ()) if row["status"] == "measured"]
+            if record.small or not rungs:
+                continue
+            rate, last = rungs[-1]["images_per_second"], rungs[-1]
+            times = last.get("times_published")
+            published = f", {times:.1f} times the reference's recipe" if times else ""
+            spread = f"{rate['lower_quartile']:,.0f} .. {rate['upper_quartile']:,.0f}"
+            rows.append(
+                f"- {record.environment.get('device')}, {size} configuration: {rate['median']:,.0f} images/s "
+                f"({spread}){published}"
+            )
+    return rows or ["Nothing has been measured on a GPU yet, so no figure stands here."]
+
+
+def put_into_readme(text: str, records: Iterable[Record]) -> str:
+    """The README with the ledger's lines between its two marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    if START not in text or END not in text:
+        raise ValueError(f"README.md lacks the marks {START!r} and {END!r}")
+    before, rest = text.split(START, 1)
+    after = rest.split(END, 1)[1]
+    return "\n".join([before + START, *readme_lines(records), END + after])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--add", type=Path, metavar="FILE", help="a record to put into the ledger first")
+    options = parser.parse_args()
+    try:
+        if options.add:
+            print(add(options.add))
+        records = ledger()
+        print(write_report(records, ROOT, "RESULTS.md"))
+        readme = ROOT.parent / "README.md"
+        readme.write_text(put_into_readme(readme.read_text(), records))
+    except (ValueError, OSError) as error:
+        print(f"benchmarks.report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The tables of a report, one function each: a record in, lines of Markdown out; none where nothing was measured."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from benchmarks.record import Record
+
+KERNEL_TARGETS = {
+    "triton_forward_share": ("forward, share of the copy bandwidth", 0.85),
+    "triton_backward_share": ("backward, share of the copy bandwidth", 0.75),
+    "times_compiled": ("forward and backward, times compiled PyTorch", 1.3),
+    "times_eager": ("forward and backward, times eager PyTorch", 4.0),
+}
+
+
+def title(record: Record) -> str:
+    """The machine, for a heading."""
+    return f"{record.environment.get('device')}" + (" (CPU)" if record.device == "cpu" else "")
+
+
+def ceilings(record: Record) -> list[str]:
+    """What nothing on this machine can beat."""
+    found = record.result("environment").get("ceilings")
+    if not found:
+        return []
+    matrix = found["matrix"]
+    sheet = f", data sheet {matrix['data_sheet_tflops']:,.0f}" if matrix["data_sheet"] else ""
+    return [
+        "### Ceilings",
+        "",
+        f"Copy in memory, bytes read and written: {found['copy_bytes_per_second'] / 1e12:.3f} TB/s. "
+        f"Matrix product in {matrix['dtype']}: {matrix['measured_tflops']:,.2f} TFLOP/s{sheet}.",
+        "",
+    ]
+
+
+def tests(record: Record) -> list[str]:
+    """The tests that need a GPU."""
+    found = record.result("tests")
+    if not found:
+        return []
+    lines = [f"{found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped.", ""]
+    lines += [f"- failed: {name}: {' '.join(why)}" for name, why in found["failures"].items()]
+    return ["### Tests that need a GPU", "", *lines, ""]
+
+
+def ladders(record: Record) -> list[str]:
+    """From the reference's recipe to ours."""
+    lines: list[str] = []
+    for name, size in (("ladder_32", "32x32"), ("ladder_64", "64x64")):
+        result = record.result(name)
+        if result.get("rungs"):
+            lines += [f"### The ladder, {size}", "", *_ladder(result), ""]
+    return lines
+
+
+def _ladder(result: dict[str, Any]) -> list[str]:
+    head = (
+        "rung",
+        "images/s",
+        "quartiles",
+        "step, ms",
+        "waiting for images",
+        "GiB",
+        "MFU",
+        "x published",
+        "x repaired",
+    )
+    rows = []
+    for row in result["rungs"]:
+        if row["status"] != "measured":
+            rows.append((row["name"], row["status"], row.get("error", ""), "", "", "", "", "", ""))
+            continue
+        rate = row["images_per_second"]
+        rows.append(
+            (
+                row["name"],
+                f"{rate['median']:,.1f}",
+                f"{rate['lower_quartile']:,.1f} .. {rate['upper_quartile']:,.1f}",
+                f"{1e3 * row['step_s']:.1f}",
+                _percent(row["data_wait_share"]),
+                f"{row['peak_memory_gib']:.2f}",
+                _percent(row["mfu_measured"]),
+                _times(row["times_published"]),
+                _times(row["times_repaired"]),
+            )
+        )
+    lines = table(head, rows)
+    lines += ["", f"MFU is of the measured matrix rate and counts {result['mfu_counts']}."]
+    for verdict in result.get("targets", ()):
+        lines.append(f"- {_verdict(verdict['target'], verdict['reached'], verdict['at_least'])}")
+    return lines
+
+
+def kernels(record: Record) -> list[str]:
+    """The fused normalisation against its rivals."""
+    summaries = record.result("kernels").get("summary")
+    if not summaries:
+        return []
+    lines = ["### The fused normalisation, bytes-weighted over the decoder", ""]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary if name not in _SUMMARY_KEYS))
+    rows = [
+        (
+            *(str(summary[key]) for key in _SUMMARY_KEYS),
+            *(f"{summary[name]:.2f}" if name in summary else "" for name in names),
+        )
+        for summary in summaries
+    ]
+    lines += table((*_SUMMARY_KEYS, *(name.replace("_", " ") for name in names)), rows)
+    if "H200" in str(record.environment.get("device")):
+        best = [summary for summary in summaries if summary["layout"] == "channels_last"]
+        lines.append("")
+        for summary in best:
+            case = f"{summary['config']}, batch {summary['batch']}"
+            lines += [
+                f"- {_verdict(f'{case}: {words}', summary.get(key), target)}"
+                for key, (words, target) in KERNEL_TARGETS.items()
+            ]
+    return [*lines, ""]
+
+
+_SUMMARY_KEYS = ("config", "batch", "layout")
+
+
+def memory(record: Record) -> list[str]:
+    """Predicted and measured."""
+    found = record.result("memory")
+    if "measured_gib" not in found:
+        return []
+    off = found["predicted_gib"] / found["measured_gib"] - 1
+    return [
+        "### Memory of a training step",
+        "",
+        f"Predicted {found['predicted_gib']:.3f} GiB, measured {found['measured_gib']:.3f} GiB: {100 * off:+.1f} %.",
+        "",
+    ]
+
+
+def rates(record: Record) -> list[str]:
+    """Loaders and evaluation."""
+    lines: list[str] = []
+    for part, heading in (("input_pipeline", "Loaders"), ("evaluation", "Evaluation")):
+        rows = record.result(part).get("rows")
+        if rows:
+            lines += [f"### {heading}", "", *table(("what", "median", "quartiles", "unit"), _rates(rows)), ""]
+    return lines
+
+
+def _rates(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    found = []
+    for row in rows:
+        for key, unit in (("images_per_second", "images/s"), ("seconds", "s")):
+            value = row.get(key)
+            if isinstance(value, dict):
+                spread = f"{value['lower_quartile']:,.4g} .. {value['upper_quartile']:,.4g}"
+                found.append((str(row["name"]), f"{value['median']:,.4g}", spread, unit))
+    return found
+
+
+def profile(record: Record) -> list[str]:
+    """Where a step's time goes."""
+    text = record.result("profile").get("summary_text")
+    return ["### A training step's time", "", "```", *str(text).splitlines(), "```", ""] if text else []
+
+
+def training(record: Record) -> list[str]:
+    """Time to accuracy."""
+    found = record.result("training")
+    if not found.get("metrics"):
+        return []
+    last = found["metrics"][-1]
+    lines = [
+        "### A short training",
+        "",
+        f"{found['config']}: {last['images_seen']:,} images in {found['training_seconds']:.0f} s with start-up.",
+        "",
+    ]
+    if found.get("evaluation"):
+        rows = [
+            (str(row.get("protocol")), str(row.get("features")), f"{100 * row['accuracy']:.1f}")
+            for row in found["evaluation"].get("results", ())
+            if "accuracy" in row
+        ]
+        lines += [*table(("protocol", "features", "top-1, %"), rows), ""]
+    return lines
+
+
+SECTIONS: tuple[Callable[[Record], list[str]], ...] = (
+    ceilings,
+    tests,
+    ladders,
+    kernels,
+    memory,
+    rates,
+    profile,
+    training,
+)
+
+
+def missing(record: Record) -> list[str]:
+    """What the record does not hold, and why."""
+    lines = [
+        f"{part.title}: {part.status}{', ' + part.reason if part.reason else ''}"
+        for part in record.parts
+        if part.status != "measured"
+    ]
+    return lines or ["nothing that the suite measures"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _verdict(what: str, reached: float | None, target: float) -> str:
+    if reached is None:
+        return f"{what}: target {target:,g}, not measured"
+    return f"{what}: target {target:,g}, reached {reached:,.2f}, {'met' if reached >= target else 'MISSED'}"

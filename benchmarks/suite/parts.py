@@ -1,0 +1,206 @@
+"""What the suite measures, in order of value: what proves correctness first, then speed, then a training."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CIFAR10, TINY_IMAGENET = "configs/cifar10.yaml", "configs/tiny_imagenet.yaml"
+# On a CPU: networks that take milliseconds, to see that every part works.
+SMALL = (
+    "model.encoder.arch=small",
+    "model.encoder.widths=[16,32]",
+    "model.encoder.depths=[1,1]",
+    "model.encoder.z_dim=16",
+    "model.decoder.channels=32",
+    "model.decoder.multipliers=[1,2]",
+    "model.decoder.attention=[false,true]",
+    "model.decoder.blocks=1",
+    "data.source_size=16",
+    "data.target_size=16",
+    "train.global_batch_images=16",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    command: from the file that it must write its result to. limit_s: the longest it may take. missing: why it cannot
+    run here; empty: it can. environment: variables it needs.
+    """
+
+    name: str
+    title: str
+    command: Callable[[Path], list[str]]
+    limit_s: float
+    missing: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the suite was told. data: a folder with CIFAR-10, or None. folder: where results and traces go."""
+
+    on_gpu: bool
+    data: Path | None
+    folder: Path
+
+
+def all_parts(options: Options) -> list[Part]:
+    """Every part, in order."""
+    makers = (
+        _environment,
+        _tests,
+        _kernels,
+        _ladder_32,
+        _memory,
+        _pipeline,
+        _evaluation,
+        _profile,
+        _ladder_64,
+        _training,
+    )
+    return [make(options) for make in makers]
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", name, *arguments]
+
+
+def _overrides(options: Options) -> tuple[str, ...]:
+    return () if options.on_gpu else SMALL
+
+
+def _images(options: Options) -> tuple[str, ...]:
+    """Real images if there are any; else random ones, which the benchmarks then say."""
+    if options.data:
+        return (f"data.root={options.data}",)
+    return ("--synthetic-images", "50000" if options.on_gpu else "512")
+
+
+def _environment(options: Options) -> Part:
+    return Part(
+        "environment",
+        "The machine and its ceilings",
+        lambda answer: _module("benchmarks.environment", "--json", str(answer)),
+        90,
+    )
+
+
+def _tests(options: Options) -> Part:
+    chosen = ("tests",) if options.on_gpu else ("tests/kernels/test_gpu.py",)
+    return Part(
+        "tests",
+        "Tests that need a GPU",
+        lambda answer: _module("benchmarks.suite.tests", "--json", str(answer), *chosen),
+        240,
+        missing="" if options.on_gpu else "there is no GPU",
+    )
+
+
+def _kernels(options: Options) -> Part:
+    sizes = ("--batch", "64", "512") if options.on_gpu else ("--device", "cpu", "--batch", "1", "--shapes", "1")
+    layouts = ("--layout", "channels_last", "contiguous") if options.on_gpu else ("--layout", "channels_last")
+    return Part(
+        "kernels",
+        "The fused normalisation against eager and compiled PyTorch",
+        lambda answer: _module("benchmarks.kernels", *sizes, *layouts, "--json", str(answer)),
+        180,
+        environment={} if options.on_gpu else {"TRITON_INTERPRET": "1"},
+    )
+
+
+def _ladder(options: Options, name: str, title: str, config: str, limit_s: float) -> Part:
+    seconds = ("--seconds-per-rung", "6") if options.on_gpu else ("--seconds-per-rung", "0.2", "--rung-limit", "60")
+    images = _images(options)
+    arguments = ("--ladder", "--config", config, *_overrides(options), *images, *seconds)
+    return Part(
+        name,
+        title,
+        lambda answer: _module("benchmarks.train_step", *arguments, "--json", str(answer)),
+        limit_s,
+    )
+
+
+def _ladder_32(options: Options) -> Part:
+    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 300)
+
+
+def _ladder_64(options: Options) -> Part:
+    part = _ladder(
+        Options(options.on_gpu, None, options.folder),
+        "ladder_64",
+        "From the reference's recipe to this trainer, 64x64",
+        TINY_IMAGENET,
+        300,
+    )
+    return part
+
+
+def _memory(options: Options) -> Part:
+    return Part(
+        "memory",
+        "Memory of a training step, predicted and measured",
+        lambda answer: _module("benchmarks.memory", "--config", CIFAR10, *_overrides(options), "--json", str(answer)),
+        120,
+    )
+
+
+def _pipeline(options: Options) -> Part:
+    size = () if options.on_gpu else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32")
+    return Part(
+        "input_pipeline",
+        "Images a second that the loaders make",
+        lambda answer: _module("benchmarks.input_pipeline", *size, "--json", str(answer)),
+        120,
+    )
+
+
+def _evaluation(options: Options) -> Part:
+    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16")
+    return Part(
+        "evaluation",
+        "k-NN and probes on features",
+        lambda answer: _module("benchmarks.evaluation", *size, "--json", str(answer)),
+        120,
+    )
+
+
+def _profile(options: Options) -> Part:
+    return Part(
+        "profile",
+        "Where a training step's time goes",
+        lambda answer: _module(
+            "benchmarks.suite.profile",
+            "--config",
+            CIFAR10,
+            *_overrides(options),
+            "--folder",
+            str(options.folder),
+            "--json",
+            str(answer),
+        ),
+        120,
+    )
+
+
+def _training(options: Options) -> Part:
+    length = "1000000" if options.on_gpu else "64"
+    return Part(
+        "training",
+        "A short training on CIFAR-10, and what its features are worth",
+        lambda answer: _module(
+            "benchmarks.suite.training",
+            "--config",
+            CIFAR10,
+            f"data.root={options.data}",
+            f"train.images={length}",
+            "train.epochs=null",
+            *_overrides(options),
+            "--json",
+            str(answer),
+        ),
+        600,
+        missing="" if options.data else "--data was not given",
+    )

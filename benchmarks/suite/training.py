@@ -1,0 +1,68 @@
+"""A short real training and its evaluation, as a result: python -m benchmarks.suite.training --config FILE --json FILE
+
+The run is an ordinary one, in a folder that is removed at the end. The result holds its loss by images and, once
+trained, what `soda-fast evaluate` says of its features.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from soda_fast.files import write_atomically
+
+WRITE_EVERY_S = 10.0
+
+
+def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
+    """Write the result every few seconds of the training and after the evaluation; returns an exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        result: dict[str, Any] = {"kind": "training", "version": 1, "config": config, "overrides": overrides}
+        result |= {"training_seconds": 0.0, "metrics": [], "evaluation": None}
+        begin = time.monotonic()
+        training = subprocess.Popen(_verb("train", config, f"run.dir={run}", *overrides))
+        while training.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                training.wait(timeout=WRITE_EVERY_S)
+            result |= {"training_seconds": time.monotonic() - begin, "metrics": _metrics(run)}
+            write_atomically(answer, json.dumps(result, indent=1).encode())
+        if training.returncode:
+            return training.returncode
+        begin = time.monotonic()
+        code = subprocess.run(_verb("evaluate", str(run)), check=False).returncode
+        result["evaluation_seconds"] = time.monotonic() - begin
+        if code == 0:
+            result["evaluation"] = json.loads((run / "evaluation.json").read_text())
+        write_atomically(answer, json.dumps(result, indent=1).encode())
+        return code
+
+
+def _verb(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "soda_fast", *arguments]
+
+
+def _metrics(run: Path) -> list[dict[str, float]]:
+    path = run / "metrics.jsonl"
+    # Only whole lines: the training may be writing one.
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suite.training", description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_intermixed_args()
+    return train_and_evaluate(options.config, options.overrides, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
