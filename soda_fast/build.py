@@ -7,6 +7,7 @@ from soda_fast.config import Config, ConfigError
 from soda_fast.diffusion import NoiseSchedule
 from soda_fast.model import SODA, ResNetEncoder, UNet
 from soda_fast.model.layers import GroupNorm
+from soda_fast.parallel import copy_shards
 from soda_kernels import why_not_triton
 
 _TIME_SCALE = {"reference": 1.0, "scaled": 1000.0}
@@ -14,25 +15,59 @@ _TIME_SCALE = {"reference": 1.0, "scaled": 1000.0}
 
 def build_model(config: Config) -> SODA:
     """The networks with fresh weights, on the CPU, in float32; the weights follow from `run.seed` alone."""
-    encoder, decoder = config.model.encoder, config.model.decoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        model = SODA(
-            ResNetEncoder(encoder.arch, encoder.stem, encoder.z_dim, encoder.widths, encoder.depths),
-            UNet(
-                z_dim=encoder.z_dim,
-                channels=decoder.channels,
-                multipliers=decoder.multipliers,
-                attention=decoder.attention,
-                head_channels=decoder.head_channels,
-                blocks=decoder.blocks,
-                dropout=decoder.dropout,
-                resample=decoder.resample,
-            ),
-            steps=config.diffusion.steps,
-            time_scale=_TIME_SCALE[config.diffusion.time_embedding],
-        )
-    return model
+        return _networks(config)
+
+
+def build_empty_model(config: Config) -> SODA:
+    """The networks on `meta`: shapes without memory. To be spread over processes, then given memory and weights."""
+    with torch.device("meta"):
+        return _networks(config)
+
+
+def initialise(model: SODA, config: Config) -> None:
+    """Give a model that is spread over processes the weights of `build_model`, without communication.
+
+    Every process draws all numbers and keeps its shards. Beside these it holds the whole encoder (on the CPU; at most
+    ResNet-50's 25 million weights), then one layer of the decoder at a time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        # Not layer by layer: torchvision draws a ResNet's weights when it is built, and again when all of it stands.
+        copy_shards(model.encoder, _encoder(config))
+        with torch.device("meta"):
+            layers = _decoder(config)
+        for name, layer in layers.named_modules():
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.to_empty(device="cpu", recurse=False)
+                layer.reset_parameters()
+                copy_shards(model.decoder.get_submodule(name), layer)
+                layer.to_empty(device="meta", recurse=False)
+
+
+def _networks(config: Config) -> SODA:
+    time_scale = _TIME_SCALE[config.diffusion.time_embedding]
+    return SODA(_encoder(config), _decoder(config), steps=config.diffusion.steps, time_scale=time_scale)
+
+
+def _encoder(config: Config) -> ResNetEncoder:
+    encoder = config.model.encoder
+    return ResNetEncoder(encoder.arch, encoder.stem, encoder.z_dim, encoder.widths, encoder.depths)
+
+
+def _decoder(config: Config) -> UNet:
+    decoder = config.model.decoder
+    return UNet(
+        z_dim=config.model.encoder.z_dim,
+        channels=decoder.channels,
+        multipliers=decoder.multipliers,
+        attention=decoder.attention,
+        head_channels=decoder.head_channels,
+        blocks=decoder.blocks,
+        dropout=decoder.dropout,
+        resample=decoder.resample,
+    )
 
 
 def choose_kernels(model: nn.Module, backend: str, device: torch.device) -> None:

@@ -2,7 +2,8 @@
 
 from soda_fast.parallel.parallelize import parallelize, reshard
 from soda_fast.parallel.processes import Processes, start_processes
+from soda_fast.parallel.shards import copy_shards
 from soda_fast.parallel.vote import Vote
 from soda_fast.parallel.watchdog import Watchdog
 
-__all__ = ["Processes", "Vote", "Watchdog", "parallelize", "reshard", "start_processes"]
+__all__ = ["Processes", "Vote", "Watchdog", "copy_shards", "parallelize", "reshard", "start_processes"]

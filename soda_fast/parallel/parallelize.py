@@ -32,7 +32,7 @@ def parallelize(
     """Prepare `model` for training on the processes of `mesh`, in place. Parameter names do not change.
 
     Args:
-        model: on its device, with float32 parameters.
+        model: on its device or on `meta`, with float32 parameters.
         blocks: its repeated parts: sharded one by one, so that communication overlaps computation.
         mesh: from `Processes.mesh`.
         bf16: compute in bfloat16; parameters, gradients' reduction and optimizer stay float32.

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from soda_fast.build import build_model, build_schedule, choose_kernels
+from soda_fast.build import build_empty_model, build_schedule, choose_kernels, initialise
 from soda_fast.config import (
     Config,
     check_shard_processes,
@@ -56,7 +56,10 @@ class Trainer:
         self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
         self.bf16 = config.perf.precision == "bf16" or self._on_gpu(config.perf.precision)
         self.model = self._parallel_model(compiled=self._on_gpu(config.perf.compile))
-        self.ema = WeightAverage(self.model, self._parallel_model(compiled=False), config.train.ema_beta)
+        initialise(self.model, config)
+        average = self._parallel_model(compiled=False)
+        average.load_state_dict(self.model.state_dict())
+        self.ema = WeightAverage(self.model, average, config.train.ema_beta)
         self.optimizer = build_optimizer(self.model, config.train)
 
         self.images_seen = 0
@@ -203,7 +206,8 @@ class Trainer:
         )
 
     def _parallel_model(self, compiled: bool) -> SODA:
-        model = build_model(self.config).to(self.processes.device)
+        """The model on all processes, its memory not yet filled: no process ever holds the whole."""
+        model = build_empty_model(self.config)
         choose_kernels(model, self.config.perf.kernels, self.processes.device)
         reshard = self.config.parallel.reshard_after_forward
         parallelize(
@@ -218,7 +222,7 @@ class Trainer:
             # Not the encoder's: its BatchNorm would count every batch twice.
             recomputed=model.decoder.blocks if self.config.perf.activation_checkpointing else (),
         )
-        return model
+        return model.to_empty(device=self.processes.device)
 
     def _on_gpu(self, choice: str | bool) -> bool:
         """A switch of the `perf` section: auto means on a GPU."""
