@@ -39,11 +39,14 @@ def initialise(model: SODA, config: Config) -> None:
         with torch.device("meta"):
             layers = _decoder(config)
         for name, layer in layers.named_modules():
-            if next(layer.parameters(recurse=False), None) is not None:
-                layer.to_empty(device="cpu", recurse=False)
+            shapes = dict(layer.named_parameters(recurse=False))
+            if shapes:
+                for parameter, shape in shapes.items():
+                    setattr(layer, parameter, nn.Parameter(torch.empty_like(shape, device="cpu")))
                 layer.reset_parameters()
                 copy_shards(model.decoder.get_submodule(name), layer)
-                layer.to_empty(device="meta", recurse=False)
+                for parameter, shape in shapes.items():
+                    setattr(layer, parameter, shape)
 
 
 def _networks(config: Config) -> SODA:

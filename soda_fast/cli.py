@@ -15,6 +15,7 @@ from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
 
 USAGE_ERROR = 2
+_DRY_RUN_OPTIONS = ("--processes", "--machine-processes", "--gpu-memory-gib")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,18 +57,23 @@ def _complain(error: BaseException, code: int, text: str | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.overrides)
     if options.dry_run:
-        _dry_run(config)
+        _dry_run(config, options)
         return
+    for name in _DRY_RUN_OPTIONS:
+        if getattr(options, name.strip("-").replace("-", "_")) is not None:
+            raise ValueError(f"{name} belongs to --dry-run; torchrun decides how many processes train")
     from soda_fast.train import train
 
     train(config, options.accept_changes)
 
 
-def _dry_run(config: Config) -> None:
-    from soda_fast.describe import describe
+def _dry_run(config: Config, options: argparse.Namespace) -> None:
+    from soda_fast.describe import describe, describe_memory
 
     print(to_yaml(config))
-    print(describe(config))
+    print(describe(config), flush=True)
+    processes = options.processes or 1
+    print(describe_memory(config, processes, options.machine_processes, options.gpu_memory_gib))
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -130,6 +136,13 @@ def _import(options: argparse.Namespace) -> None:
     print(import_reference(options.checkpoint, options.config, RunDirectory(options.run)))
 
 
+def _count(text: str) -> int:
+    """A positive number, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="soda-fast", description="SODA: representations learnt by denoising.")
     parser.add_argument("--version", action="version", version=f"soda_fast {__version__}")
@@ -151,6 +164,16 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-changes",
         action="store_true",
         help="go on from the run's checkpoint although keys that shape what is learnt have changed",
+    )
+    train.add_argument("--processes", metavar="N", type=_count, help="with --dry-run: memory on N GPUs (default: 1)")
+    train.add_argument(
+        "--machine-processes", metavar="N", type=_count, help="with --dry-run: GPUs of one machine (default: at most 8)"
+    )
+    train.add_argument(
+        "--gpu-memory-gib",
+        metavar="GIB",
+        type=float,
+        help="with --dry-run: say whether it is enough (default: the memory of the GPU here)",
     )
     train.set_defaults(verb=_train)
 

@@ -1,4 +1,4 @@
-"""What a configuration amounts to: parameters, arithmetic, steps. For `--dry-run` and the benchmarks."""
+"""What a configuration amounts to: parameters, arithmetic, steps, memory. For `--dry-run` and the benchmarks."""
 
 from dataclasses import dataclass, replace
 
@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from soda_fast.build import build_model
+from soda_fast.build import build_empty_model
 from soda_fast.config import Config, horizon_warning, run_length_images, warmup_images
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import load_dataset
 from soda_fast.data.catalog import known_train_images
+from soda_fast.memory import predict_memory
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Cost:
 
 def count_flops(config: Config) -> Cost:
     """Count on shapes alone: no memory, no arithmetic."""
+    model = build_empty_model(config)
     with torch.device("meta"):
-        model = build_model(config)
         source = torch.empty(1, 3, config.data.source_size, config.data.source_size)
         target = torch.empty(1, 3, config.data.target_size, config.data.target_size)
         t, drop_mask = torch.ones(1, dtype=torch.int64), torch.zeros(1)
@@ -46,7 +47,7 @@ def count_parameters(module: nn.Module) -> int:
 
 def describe(config: Config) -> str:
     """A few lines: parameters, FLOPs, length of the run. Reads the data set only if its size is not known by name."""
-    model, cost = build_model(config), count_flops(config)
+    model, cost = build_empty_model(config), count_flops(config)
     num_images = known_train_images(config.data.dataset) or _count_train_images(config.data)
     length, batch = run_length_images(config, num_images), config.train.global_batch_images
     lines = [
@@ -64,6 +65,29 @@ def describe(config: Config) -> str:
 def _count_train_images(data: DataConfig) -> int:
     """From the headers: nothing is decoded, measured or written."""
     return len(load_dataset(replace(data, resident_mib=0, mean=(0.5,) * 3, std=(0.5,) * 3)).train)
+
+
+def describe_memory(
+    config: Config, processes: int, machine_processes: int | None = None, gpu_memory_gib: float | None = None
+) -> str:
+    """A few lines: memory per GPU on that many processes, and whether a GPU has it.
+
+    Args:
+        processes, machine_processes: as in `predict_memory`.
+        gpu_memory_gib: None: that of the GPU here, if there is one.
+
+    Raises:
+        ConfigError: `processes` do not fit the configuration.
+    """
+    plan = predict_memory(config, processes, machine_processes)
+    memory_bytes = _memory_bytes(gpu_memory_gib)
+    return "\n".join([*plan.lines(), *([f"  {plan.verdict(memory_bytes)}"] if memory_bytes else [])])
+
+
+def _memory_bytes(gpu_memory_gib: float | None) -> int | None:
+    if gpu_memory_gib is not None:
+        return int(gpu_memory_gib * 2**30)
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
 
 def _giga(flops: int) -> str:

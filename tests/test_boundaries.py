@@ -40,6 +40,7 @@ MUST_NOT_IMPORT = {
         *(f"soda_fast.{room}" for room in ("config", "model", "diffusion", "training", "parallel", "evaluation")),
     ],
     "soda_fast/evaluation": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "parallel")],
+    "soda_fast/training": ["soda_fast.memory"],
     "soda_fast/parallel": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "evaluation")],
 }
 
@@ -59,6 +60,8 @@ ONLY_IN = {
         "soda_fast/training/ema.py",
         "soda_fast/training/checkpoint.py",
     ],
+    "torch._subclasses": ["soda_fast/memory/simulation.py"],
+    "torch.testing": ["soda_fast/memory/simulation.py"],
     "soda_fast.cli": ["soda_fast/__main__.py"],
 }
 

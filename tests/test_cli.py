@@ -72,9 +72,12 @@ def test_api_on_a_run(run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet", "demo_digits"])
 def test_dry_run_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", str(ROOT / "configs" / f"{name}.yaml"), "--dry-run"]) == 0
+    arguments = ["--dry-run", "--processes", "2", "--gpu-memory-gib", "80", "perf.compile=false"]
+    assert main(["train", str(ROOT / "configs" / f"{name}.yaml"), *arguments]) == 0
     text = capsys.readouterr().out
     assert "GFLOP per image" in text
+    assert "memory       per GPU, 2 processes" in text
+    assert "bf16, channels_last, eager\n  fits in 80.0 GiB" in text
     if name == "cifar10":
         # The figures of the published model: 11.2 M + 39.6 M parameters, 13.56 and 40.7 GFLOP.
         assert "encoder 11,234,496, decoder 39,595,139" in text
@@ -90,6 +93,7 @@ def test_dry_run_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) ->
         (["train", "configs/cifar10.yaml", "data.root=/nowhere"], ["data.root", "/nowhere", "cifar10"]),
         (["train", "configs/demo_digits.yaml", "data.dataset=folder", "data.root=/nowhere"], ["/nowhere"]),
         (["train", "configs/demo_digits.yaml", "run.dir=/dev/null/run"], ["run.dir", "/dev/null/run"]),
+        (["train", "configs/cifar10.yaml", "--processes", "8"], ["--processes", "--dry-run", "torchrun"]),
         (["evaluate", "no_such_run"], ["no_such_run", "config.yaml"]),
         (["export", "no_such_run", "out"], ["no_such_run"]),
         (["sample", "no_such_run"], ["no_such_run"]),

@@ -28,6 +28,7 @@ from soda_fast.training.ema import WeightAverage
 from soda_fast.training.finite import BufferKeeper, FiniteGuard
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
+from soda_fast.training.peak_memory import peak_memory
 from soda_fast.training.probes import Probes
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.samples import Samples
@@ -261,7 +262,7 @@ class Trainer:
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
         if self.config.data.on_unreadable == "replace":
             values["replaced_images"] = self.replaced.report(self.loader.replaced)
-        self.metrics.log(self.images_seen, values)
+        self.metrics.log(self.images_seen, values | peak_memory(self.processes))
         self._tell()
 
     def _read_from_device(self) -> list[float]:

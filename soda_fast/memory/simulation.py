@@ -1,0 +1,127 @@
+"""A training step on tensors without memory, as one process of many: the trainer's own, from the loader to the EMA."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from soda_fast.config import Config
+from soda_fast.data import Batch, Dataset
+from soda_fast.data.image_set import ArrayImages
+from soda_fast.memory.ledger import MemoryLedger, Usage
+from soda_fast.parallel import Processes
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.trainer import Trainer
+
+# torch.compile up to the code: what is saved for the backward pass is decided, the operations run one by one.
+_PARTITIONED = "aot_eager_decomp_partition"
+
+
+class _SimulatedProcesses(Processes):
+    """Process 0 of a group that no one else is in."""
+
+    def mesh(self, strategy: str, shard_processes: int | None = None) -> DeviceMesh:
+        """As `Processes.mesh`; a mesh is made of real numbers."""
+        with unset_fake_temporarily():
+            return super().mesh(strategy, shard_processes)
+
+
+def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
+    """Memory of the first process, whose shards are the largest, in its second step.
+
+    The step runs on fake CPU tensors, with the precision, layout and compilation that `config.perf` names ("auto" is a
+    CPU's choice). The fused normalisation is there as on a GPU, through its shapes.
+
+    Raises:
+        ConfigError: `processes` do not fit the configuration.
+    """
+    config = replace(config, evaluation=replace(config.evaluation, during="none"))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _fake_processes(processes, machine_processes) as simulated,
+        _code_left_out(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        trainer = Trainer(config, _no_images(), simulated, RunDirectory(Path(folder)))
+        parts = _batches(config, processes)
+        # The first step makes the optimizer's state, and compiles.
+        trainer.step(parts)
+        trainer.images_seen += trainer.batch_images
+        return measure_step(trainer, parts)
+
+
+def measure_step(trainer: Trainer, parts: list[Batch]) -> Usage:
+    """Memory of one step of a trainer that has made one, on real tensors or fake ones."""
+    ledger = MemoryLedger()
+    model, average, optimizer = trainer.model, trainer.ema.model, trainer.optimizer
+    ledger.name("weights", [*model.parameters(), *model.buffers()])
+    ledger.name("average", [*average.parameters(), *average.buffers()])
+    ledger.name("optimizer", [tensor for state in optimizer.state.values() for tensor in state.values()])
+    ledger.name("images", [tensor for part in parts for tensor in (part.source, part.target)])
+
+    def name_gradients(*_: Any) -> None:
+        ledger.name("gradients", [parameter.grad for parameter in model.parameters()])
+
+    hook = optimizer.register_step_pre_hook(name_gradients)
+    try:
+        with ledger:
+            trainer.step(parts)
+    finally:
+        hook.remove()
+    return ledger.usage()
+
+
+@contextmanager
+def _fake_processes(processes: int, machine_processes: int) -> Iterator[Processes]:
+    """A process group whose collectives do nothing."""
+    assert not dist.is_initialized(), "a simulation has a process group of its own"
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=processes)
+    try:
+        yield _SimulatedProcesses(0, processes, 0, machine_processes, torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _code_left_out() -> Iterator[None]:
+    """Let torch.compile plan and not generate code: nothing here is computed."""
+    compile_function = torch.compile
+
+    def plan(function: Any, **_: Any) -> Any:
+        return compile_function(function, fullgraph=True, dynamic=False, backend=_PARTITIONED)
+
+    torch.compile = plan  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = compile_function
+        torch._dynamo.reset()
+
+
+def _batches(config: Config, processes: int) -> list[Batch]:
+    parts = config.train.accumulate
+    n = config.train.global_batch_images // processes // parts
+
+    def images(size: int) -> torch.Tensor:
+        return torch.empty(n, 3, size, size)
+
+    positions = torch.zeros(n, dtype=torch.int64)
+    data = config.data
+    return [
+        Batch(images(data.source_size), images(data.target_size), positions, positions, positions) for _ in range(parts)
+    ]
+
+
+def _no_images() -> Dataset:
+    """The trainer wants a data set for its length."""
+    image = ArrayImages(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), "image")
+    return Dataset("simulated", image, None, ("",), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

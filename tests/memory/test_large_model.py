@@ -1,0 +1,55 @@
+"""A model larger than a GPU: built, spread and stepped on paper."""
+
+import resource
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from soda_fast.build import build_empty_model
+from soda_fast.config import load_config
+from soda_fast.describe import count_parameters
+from soda_fast.memory import MemoryPlan, predict_memory
+from soda_fast.memory.plan import GIB
+
+CONFIG = Path(__file__).parents[2] / "configs" / "imagenet64_1b5.yaml"
+
+
+@cache
+def plan(processes: int, strategy: str) -> MemoryPlan:
+    """Of eager execution: compiling takes a minute."""
+    return predict_memory(load_config(CONFIG, ["perf.compile=false", f"parallel.strategy={strategy}"]), processes)
+
+
+def test_the_header_counts_right() -> None:
+    model = build_empty_model(load_config(CONFIG, []))
+    header = CONFIG.read_text()
+    assert f"{count_parameters(model.decoder):,}" in header
+    assert f"{count_parameters(model.encoder):,}" in header
+    assert 1.4e9 < count_parameters(model.decoder) < 1.6e9
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "strategy", "shards"), [(8, "fsdp", 8), (64, "hsdp", 8), (256, "fsdp", 256)])
+def test_simulated_meshes(processes: int, strategy: str, shards: int) -> None:
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    found = plan(processes, strategy).usage.largest
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert time.perf_counter() - start < 180
+    assert grown < 2 * GIB, "the weights alone are 5.9 GiB"
+    # Rows of a weight are dealt out whole: of 416 rows, the first of 256 processes has 2, and the last has none.
+    tolerance = 0.02 if shards == 8 else 0.15
+    weights = 4 * 1_571_077_699 / shards
+    for kind, copies in (("weights", 1), ("gradients", 1), ("average", 1), ("optimizer", 2)):
+        assert found[kind] == pytest.approx(copies * weights, rel=tolerance), kind
+
+
+@pytest.mark.slow
+def test_memory_falls_with_the_processes() -> None:
+    eight, many = plan(8, "fsdp"), plan(256, "fsdp")
+    assert many.peak_bytes < eight.peak_bytes / 8
+    assert many.usage.largest["activations"] == pytest.approx(eight.usage.largest["activations"] / 32, rel=0.2)
+    # What is gathered is a block's, whatever the number of processes.
+    assert many.usage.largest["gathered"] == pytest.approx(eight.usage.largest["gathered"], rel=0.3)
