@@ -1,5 +1,6 @@
 """The predicted peak against what PyTorch's allocators say of the real step."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def prepared(config: Config, device: str) -> Any:
 
 def measured_peak(config: Config) -> int:
     """Bytes that the CPU's allocator has given out at most in the second step, as the profiler heard from it."""
+    gc.collect()  # what earlier tests left must not be freed, and so be subtracted, under the profiler
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         for trainer, parts in prepared(config, "cpu"):
             trainer.step(parts)
