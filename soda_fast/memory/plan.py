@@ -17,7 +17,7 @@ _KINDS = {
     "gradients": "float32 shard",
     "optimizer": "AdamW's two moments, float32 shards",
     "average": "the moving average, float32 shard",
-    "gathered": "whole weights and gradients of the blocks at work",
+    "gathered": "whole weights and gradients, while a block has them",
     "activations": "kept for the backward pass, and temporary ones",
     "images": "the batch",
 }
@@ -69,8 +69,9 @@ def predict_memory(
 
     Takes seconds, and tens of seconds if blocks are compiled (`perf.compile`); needs no GPU and next to no memory.
     Compiled blocks are planned as by torch.compile, but their operations run one by one: temporary tensors that
-    generated code would not make are counted. What libraries allocate inside an operation (cuDNN's workspaces, and in
-    the first steps those of the algorithms that it tries) is not.
+    generated code would not make are counted. Not counted is what libraries allocate inside an operation (cuDNN's
+    workspaces, in the first steps also those of the algorithms that it tries), and what CUDA graphs set aside
+    (`perf.compile_mode`).
 
     Args:
         config: any; no data are read.
