@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,10 @@ class _SimulatedProcesses(Processes):
         """As `Processes.mesh`; a mesh is made of real numbers."""
         with unset_fake_temporarily():
             return super().mesh(strategy, shard_processes)
+
+    def host_group(self) -> dist.ProcessGroup:
+        """As `Processes.host_group`; nobody is there to talk to."""
+        return cast(dist.ProcessGroup, dist.new_group(backend="fake"))
 
 
 def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
@@ -86,7 +90,7 @@ def _fake_processes(processes: int, machine_processes: int) -> Iterator[Processe
     assert not dist.is_initialized(), "a simulation has a process group of its own"
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=processes)
     try:
-        yield _SimulatedProcesses(0, processes, 0, machine_processes, torch.device("cpu"))
+        yield _SimulatedProcesses(0, processes, 0, machine_processes, torch.device("cpu"), dist.HashStore())
     finally:
         dist.destroy_process_group()
 
