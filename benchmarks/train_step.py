@@ -1,7 +1,13 @@
 """Time the training step of a configuration: python -m benchmarks.train_step --config configs/cifar10.yaml
 
-One process, synthetic images, everything else as in training: noising, forward, backward, clipping, AdamW, moving
-average. The clock runs over single steps after a warm-up, with the device synchronised at both ends.
+One process, everything as in training: noising, forward, backward, clipping, AdamW, moving average. The clock runs over
+single steps after a warm-up, with the device synchronised at both ends. With --loader real a step begins with waiting
+for the loader's batch; otherwise it works on noise that lies on the device.
+
+    python -m benchmarks.train_step --config configs/cifar10.yaml --ladder
+
+climbs instead from the reference implementation's recipe to this trainer, one change at a time, each in a process of
+its own; benchmarks/ladder/rungs.py says what changes. --json is written anew after every rung.
 """
 
 import argparse
@@ -11,19 +17,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_machine, peak_tflops
+from benchmarks.gpus import sheet_of
+from benchmarks.ladder.child import Request
+from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib, trainer_loader
+from benchmarks.ladder.run import Plan, climb
+from benchmarks.ladder.rungs import RUNGS, rung_named
+from benchmarks.ladder.table import HEADER, LEGEND, format_head, format_row, format_targets
+from benchmarks.machine import describe_machine
+from benchmarks.synthetic import synthetic_parts
 from soda_fast.config import Config, ConfigError, load_config
-from soda_fast.data import Batch, Dataset, load_dataset
+from soda_fast.data import Dataset
 from soda_fast.describe import count_flops
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
-from soda_fast.train import resolve
 from soda_fast.training.trainer import Trainer
 
 
@@ -53,104 +66,157 @@ def measure(run_step: Callable[[], None], synchronise: Callable[[], None], steps
     return Timing(median, lower, upper, steps, warmup_steps)
 
 
-def synthetic_parts(config: Config, device: torch.device) -> list[Batch]:
-    """A global batch of noise, in accumulation parts."""
-    accumulate = config.train.accumulate
-    n = config.train.global_batch_images // accumulate
-    generator = torch.Generator(device).manual_seed(0)
-
-    def part(number: int) -> Batch:
-        position = torch.arange(n, device=device) + number * n
-        source = torch.randn(n, 3, config.data.source_size, config.data.source_size, generator=generator, device=device)
-        target = torch.rand(n, 3, config.data.target_size, config.data.target_size, generator=generator, device=device)
-        return Batch(source, target, position, position, position)
-
-    return [part(number) for number in range(accumulate)]
-
-
-def benchmark(config: Config, processes: Processes, steps: int, warmup_steps: int) -> dict[str, Any]:
+def benchmark(
+    config: Config, dataset: Dataset, processes: Processes, steps: int, warmup_steps: int, real_loader: bool = False
+) -> dict[str, Any]:
     """All figures of one configuration, as JSON would hold them."""
-    device = processes.device
+    device, accumulate = processes.device, config.train.accumulate
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, _any_dataset(config), processes, RunDirectory(Path(folder)))
-        parts = synthetic_parts(config, device)
+        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
+        loader = (
+            trainer_loader(config, dataset, processes) if real_loader else OnDevice(synthetic_parts(config, device))
+        )
 
         def run_step() -> None:
-            trainer.step(parts)
+            trainer.step([next(loader) for _ in range(accumulate)])
             trainer.images_seen += trainer.batch_images
 
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        timing = measure(run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps)
-        trainer.guard.check()
+        try:
+            timing = measure(
+                run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps
+            )
+            trainer.guard.check()
+        finally:
+            loader.close()
     batch = config.train.global_batch_images
     flops = count_flops(config).forward_backward * batch
-    precision = "bf16" if device.type == "cuda" and config.perf.precision != "fp32" else config.perf.precision
-    peak = peak_tflops(device, precision)
+    sheet = sheet_of(device) if trainer.bf16 else None
     return {
+        "kind": "train_step",
+        "version": 1,
         "machine": describe_machine(device),
+        "loader": "real" if real_loader else "synthetic",
         "images_per_second": batch / timing.median_s,
         "batch_images": batch,
         "timing": asdict(timing),
         "gflop_per_image": flops / batch / 1e9,
         "tflop_per_second": flops / timing.median_s / 1e12,
-        "mfu": flops / timing.median_s / 1e12 / peak if peak else None,
-        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,
+        "data_sheet": sheet.name if sheet else None,
+        "mfu_data_sheet": flops / timing.median_s / 1e12 / sheet.bf16_tflops if sheet else None,
+        "peak_memory_gib": peak_memory_gib(device) if device.type == "cuda" else None,
     }
 
 
 def format_result(result: dict[str, Any]) -> str:
     """A few lines for a person."""
     timing, machine = result["timing"], result["machine"]
+    share, sheet = result["mfu_data_sheet"], result["data_sheet"]
+    mfu = f", MFU {100 * share:.1f} % of the {sheet}'s data sheet (bf16, dense)" if share else ", MFU not defined here"
     lines = [
         f"{machine['device']}, {machine['threads']} CPU threads, torch {machine['torch']}, commit {machine['commit']}",
         f"step     {1e3 * timing['median_s']:.1f} ms (quartiles {1e3 * timing['lower_quartile_s']:.1f} .. "
-        f"{1e3 * timing['upper_quartile_s']:.1f}; {timing['steps']} steps after {timing['warmup_steps']})",
+        f"{1e3 * timing['upper_quartile_s']:.1f}; {timing['steps']} steps after {timing['warmup_steps']}; "
+        f"{result['loader']} loader)",
         f"images   {result['images_per_second']:,.1f} per second, {result['batch_images']} per step",
-        f"FLOPs    {result['gflop_per_image']:.2f} GFLOP per image, {result['tflop_per_second']:.3f} TFLOP/s"
-        + (f", MFU {100 * result['mfu']:.1f} % of the bf16 peak" if result["mfu"] else ", MFU not defined here"),
+        f"FLOPs    {result['gflop_per_image']:.2f} GFLOP per image, {result['tflop_per_second']:.3f} TFLOP/s{mfu}",
     ]
     if result["peak_memory_gib"]:
         lines.append(f"memory   {result['peak_memory_gib']:.2f} GiB at the peak")
     return "\n".join(lines)
 
 
-def _any_dataset(config: Config) -> Dataset:
-    """The trainer wants a data set; the digits always exist, and no image of theirs is used."""
-    return load_dataset(replace(config.data, dataset="digits", mean=None, std=None))
-
-
 def _nothing() -> None:
     """A CPU has finished when a call returns."""
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that replace the file's")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is a GPU")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps")
-    parser.add_argument("--warmup", type=int, default=3, help="steps before the clock runs")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
-    options = parser.parse_args()
-    if options.steps < 1 or options.warmup < 0:
-        parser.error("--steps must be at least 1 and --warmup at least 0")
-    try:
-        config = load_config(options.config, options.overrides)
-        config = resolve(config, _any_dataset(config))
-        if options.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-        with start_processes(options.device) as processes:
-            result = benchmark(config, processes, options.steps, options.warmup)
-    except ValueError as error:
-        print(f"benchmarks.train_step: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument(
+        "--loader",
+        choices=("synthetic", "real"),
+        help="noise on the device, or real batches; default: synthetic, real with --ladder",
+    )
+    parser.add_argument(
+        "--synthetic-images", type=int, default=0, metavar="N", help="real batches of N random images in memory"
+    )
+    step = parser.add_argument_group("a single step")
+    step.add_argument("--steps", type=int, default=20, help="timed steps")
+    step.add_argument("--warmup", type=int, default=3, help="steps before the clock runs")
+    ladder = parser.add_argument_group("the ladder")
+    ladder.add_argument("--ladder", action="store_true", help="from the reference's recipe to this trainer")
+    ladder.add_argument("--only", nargs="+", metavar="RUNG", help="of: " + ", ".join(rung.name for rung in RUNGS))
+    ladder.add_argument("--seconds-per-rung", type=float, default=Limits.seconds, help="of measuring, warm-up aside")
+    ladder.add_argument("--rung-limit", type=float, default=300.0, help="seconds after which a rung is given up")
+    return parser
+
+
+def run_single(options: argparse.Namespace, device: str) -> None:
+    """Time one configuration."""
+    config = load_config(options.config, options.overrides)
+    real = options.loader == "real"
+    # On noise any data set will do, and no image of it is used: the trainer wants to have one.
+    dataset, images = find_images(config, options.synthetic_images or (0 if real else 1000))
+    with start_processes(device) as processes:
+        result = benchmark(
+            with_statistics(config, dataset), dataset, processes, options.steps, options.warmup, real_loader=real
+        )
+    if real:
+        result["images"] = images
     print(format_result(result))
     if options.json:
         options.json.write_text(
             json.dumps({"config": options.config, "overrides": options.overrides, **result}, indent=1)
         )
+
+
+def run_ladder(options: argparse.Namespace, device: str) -> None:
+    """Climb the ladder, row by row."""
+    request = Request(
+        config=options.config,
+        overrides=options.overrides,
+        device=device,
+        synthetic_images=options.synthetic_images,
+        real_loader=options.loader != "synthetic",
+        seconds=options.seconds_per_rung,
+    )
+    if request.real_loader:
+        find_images(load_config(options.config, options.overrides), options.synthetic_images)  # or say so at once
+    rungs = tuple(rung_named(name) for name in options.only) if options.only else RUNGS
+    print(HEADER, flush=True)
+    said: set[str] = set()
+    result = climb(
+        Plan(request, rungs, options.rung_limit, options.json), lambda row: print(format_row(row, said), flush=True)
+    )
+    print("\n".join([LEGEND, format_head(result), format_targets(result)]))
+    images = next((row["images"] for row in result["rungs"] if "images" in row), None)
+    if images:
+        print(f"images: {images}")
+
+
+def main() -> int:
+    """The command line."""
+    parser = _parser()
+    options = parser.parse_args()
+    if options.steps < 1 or options.warmup < 0:
+        parser.error("--steps must be at least 1 and --warmup at least 0")
+    if options.synthetic_images < 0 or options.seconds_per_rung <= 0 or options.rung_limit <= 0:
+        parser.error("--synthetic-images must not be negative; --seconds-per-rung and --rung-limit must be positive")
+    try:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        (run_ladder if options.ladder else run_single)(options, device)
+    except ValueError as error:
+        print(f"benchmarks.train_step: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,0 +1,126 @@
+"""Climb the ladder: a process for each rung, results written as they come."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ladder.child import Request, as_json
+from benchmarks.ladder.rungs import RUNGS, Rung
+from benchmarks.ladder.targets import judge
+from soda_fast.config import Config, load_config
+from soda_fast.describe import count_flops
+from soda_fast.files import write_atomically
+
+VERSION = 1  # of the JSON; raised when a field changes its meaning
+SMALLEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to climb.
+
+    request: for every rung; its `rung` is filled in. rungs: which. limit_s: the longest that a rung's process may take,
+    start and compilation included. json: file to write after every rung; None: none.
+    """
+
+    request: Request
+    rungs: tuple[Rung, ...] = RUNGS
+    limit_s: float = 300.0
+    json: Path | None = None
+
+
+def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
+    """All results; `report` gets every row as soon as it is known. A rung that fails or takes too long is a row that
+    says so.
+
+    Raises:
+        ValueError: the configuration is wrong.
+    """
+    config = load_config(plan.request.config, plan.request.overrides)
+    gflop = count_flops(config).forward_backward / 1e9
+    result = {
+        "kind": "ladder",
+        "version": VERSION,
+        "config": plan.request.config,
+        "overrides": plan.request.overrides,
+        "loader": "real" if plan.request.real_loader else "synthetic",
+        "seconds_per_rung": plan.request.seconds,
+        "gflop_per_image": gflop,
+        "mfu_counts": "convolutions, linear layers and attention of the model as built, 2 per multiply-add",
+        **ask(plan.request, plan.limit_s),
+        "rungs": [],
+        "targets": [],
+    }
+    result.pop("status")
+    rows: list[dict[str, Any]] = result["rungs"]
+    for rung in plan.rungs:
+        row = {"name": rung.name, "changes": rung.changes, **_measured(plan, rung, config)}
+        if row["status"] == "measured":
+            _derive(row, gflop, result.get("ceiling"), rows)
+        rows.append(row)
+        result["targets"] = judge(result, config)
+        if plan.json:
+            write_atomically(plan.json, json.dumps(result, indent=1).encode())
+        report(row)
+    return result
+
+
+def _measured(plan: Plan, rung: Rung, config: Config) -> dict[str, Any]:
+    """A rung at the configuration's batch, or at the largest half of it that fits, which is said."""
+    whole = plan.request.batch or config.train.global_batch_images
+    batch = whole
+    found = ask(replace(plan.request, rung=rung.name), plan.limit_s)
+    while found["status"] == "out of memory" and batch // 2 >= SMALLEST_BATCH and batch % 2 == 0:
+        batch //= 2
+        found = ask(replace(plan.request, rung=rung.name, batch=batch), plan.limit_s)
+        found.setdefault("notes", []).append(f"batch {batch}: {2 * batch} did not fit into memory")
+    return found
+
+
+def ask(request: Request, limit_s: float) -> dict[str, Any]:
+    """The answer of a process to a request; `status` says "measured", "failed", "out of memory" or "out of time"."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
+        asked.write_text(as_json(request))
+        command = [sys.executable, "-m", "benchmarks.ladder.child", str(asked), str(answered)]
+        # A session of its own: a loader's workers must go with the process that started them.
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            errors = process.communicate(timeout=limit_s)[1]
+        except subprocess.TimeoutExpired:
+            return {"status": "out of time", "error": f"did not end within {limit_s:.0f} s"}
+        finally:
+            _end(process)
+        if answered.is_file():
+            return json.loads(answered.read_text())
+    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
+    return {"status": "failed", "error": f"{last} (exit status {process.returncode})"}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """The process and all that it started, where they are still there."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _derive(
+    row: dict[str, Any], gflop: float, ceiling: dict[str, Any] | None, earlier: Iterable[dict[str, Any]]
+) -> None:
+    """What follows from the measurement: arithmetic and ratios."""
+    rate = row["images_per_second"]["median"]
+    row["tflop_per_second"] = rate * gflop / 1e3
+    for name, peak in (("mfu_measured", "measured_tflops"), ("mfu_data_sheet", "data_sheet_tflops")):
+        row[name] = row["tflop_per_second"] / ceiling[peak] if ceiling and ceiling[peak] else None
+    for name in ("published", "repaired"):
+        base = next((other for other in (*earlier, row) if other["name"] == name), None)
+        measured = base is not None and base["status"] == "measured"
+        row[f"times_{name}"] = rate / base["images_per_second"]["median"] if base and measured else None

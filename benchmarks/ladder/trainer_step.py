@@ -1,0 +1,102 @@
+"""`Trainer.step` itself, timed by phases; on the last but two rungs with a slower optimizer and average in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.ladder.average import LoopAverage
+from benchmarks.ladder.rungs import Recipe
+from benchmarks.ladder.timeline import Timeline
+from soda_fast.config import Config
+from soda_fast.data import Batch, Dataset
+from soda_fast.parallel import Processes
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training import trainer as trainer_module
+from soda_fast.training.trainer import Trainer
+
+
+class UnfusedAdamW:
+    """PyTorch's default AdamW in the place of the fused one, which alone knows how to leave out a step by itself.
+
+    reads: whether the host looks at `found_inf` and leaves the step out; else every step is made.
+    """
+
+    def __init__(self, fused: torch.optim.AdamW, reads: bool) -> None:
+        groups = [{"params": group["params"], "lr": group["lr"]} for group in fused.param_groups]
+        settings = fused.defaults
+        self._adamw = torch.optim.AdamW(groups, betas=settings["betas"], weight_decay=settings["weight_decay"])
+        self._reads = reads
+        self.found_inf = torch.zeros(())
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """As an optimizer's."""
+        return self._adamw.param_groups
+
+    def step(self) -> None:
+        """As an optimizer's."""
+        if not (self._reads and self.found_inf.item()):
+            self._adamw.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As an optimizer's."""
+        self._adamw.zero_grad(set_to_none)
+
+
+class TrainerStep:
+    """A trainer whose every step ends with the phases' marks on `timeline`."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        recipe: Recipe,
+        processes: Processes,
+        run: RunDirectory,
+        timeline: Timeline,
+    ) -> None:
+        self.trainer, self.timeline = Trainer(config, dataset, processes, run), timeline
+        if not recipe.lists:
+            beta = config.train.ema_beta
+            self.trainer.ema = LoopAverage(self.trainer.model, self.trainer.ema.model, beta, False)  # type: ignore[assignment]
+            optimizer = UnfusedAdamW(self.trainer.optimizer, recipe.reads == "finite")
+            self.trainer.optimizer = optimizer  # type: ignore[assignment]
+
+    def step(self, parts: list[Batch]) -> None:
+        """`Trainer.step`, and what the loop does after it."""
+        with _marked(self.trainer, self.timeline):
+            self.trainer.step(parts)
+        self.timeline.end("ema")
+        self.trainer.images_seen += self.trainer.batch_images
+
+
+@contextmanager
+def _marked(trainer: Trainer, timeline: Timeline) -> Iterator[None]:
+    """Let the step itself say where its phases end, without a line of the trainer being another."""
+    losses, clip_and_step = trainer.losses, trainer_module.clip_and_step
+    parts = 0
+
+    def marked_losses(batch: Batch) -> Tensor:
+        nonlocal parts
+        if parts:
+            timeline.end("backward")
+        parts += 1
+        result = losses(batch)
+        timeline.end("forward")
+        return result
+
+    def marked_clip_and_step(*arguments: Any) -> Tensor:
+        timeline.end("backward")
+        norm = clip_and_step(*arguments)
+        timeline.end("optimizer")
+        return norm
+
+    trainer.losses, trainer_module.clip_and_step = marked_losses, marked_clip_and_step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del trainer.losses  # the method is seen again
+        trainer_module.clip_and_step = clip_and_step

@@ -1,0 +1,23 @@
+"""Batches of noise on the device: what a training step works on when its loader is not to count."""
+
+import torch
+
+from soda_fast.config import Config
+from soda_fast.data import Batch
+
+
+def synthetic_parts(config: Config, device: torch.device, world_size: int = 1) -> list[Batch]:
+    """One process's share of a global batch, in accumulation parts."""
+    accumulate = config.train.accumulate
+    n = config.train.global_batch_images // (accumulate * world_size)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def part(number: int) -> Batch:
+        position = torch.arange(n, device=device) + number * n
+        source = torch.randn(n, 3, config.data.source_size, config.data.source_size, generator=generator, device=device)
+        target = torch.rand(n, 3, config.data.target_size, config.data.target_size, generator=generator, device=device)
+        if device.type == "cuda":  # as the loader's
+            source, target = (x.contiguous(memory_format=torch.channels_last) for x in (source, target))
+        return Batch(source, target, position, position, position)
+
+    return [part(number) for number in range(accumulate)]
