@@ -1,5 +1,6 @@
 """The figures of a record, each under a name of its own: what reports list and comparisons compare."""
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ def measurements(record: Record) -> dict[str, Measurement]:
         "ladder_64": _ladder,
         "memory": _memory,
         "input_pipeline": _spread_rates,
-        "evaluation": _spread_rates,
+        "evaluation": _evaluation,
         "training": _training,
     }
     found: dict[str, Measurement] = {}
@@ -82,13 +83,17 @@ def _memory(result: dict[str, Any]) -> Iterator[Measurement]:
 
 
 def _spread_rates(result: dict[str, Any]) -> Iterator[Measurement]:
-    """Rows with a name and a rate, or seconds, with quartiles."""
+    """Rows with a name, and a rate with quartiles."""
     for row in result.get("rows", ()):
-        for key, unit, more in (("images_per_second", "images/s", True), ("seconds", "s", False)):
-            value = row.get(key)
-            if isinstance(value, dict):
-                spread = value["median"], value["lower_quartile"], value["upper_quartile"]
-                yield Measurement(row["name"], *spread, unit, more)
+        rate = row["images_per_second"]
+        spread = rate["median"], rate["lower_quartile"], rate["upper_quartile"]
+        yield Measurement(row["name"], *spread, "images/s", True)
+
+
+def _evaluation(result: dict[str, Any]) -> Iterator[Measurement]:
+    for kind in ("knn", "linear"):
+        for name, seconds in result.get(kind, {}).get("seconds", {}).items():
+            yield Measurement(f"{kind} {name}", statistics.median(seconds), min(seconds), max(seconds), "s", False)
 
 
 def _training(result: dict[str, Any]) -> Iterator[Measurement]:

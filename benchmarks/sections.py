@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from benchmarks.measurements import measurements
 from benchmarks.record import Record
 
 KERNEL_TARGETS = {
@@ -139,22 +140,16 @@ def memory(record: Record) -> list[str]:
 def rates(record: Record) -> list[str]:
     """Loaders and evaluation."""
     lines: list[str] = []
+    figures = measurements(record).values()
     for part, heading in (("input_pipeline", "Loaders"), ("evaluation", "Evaluation")):
-        rows = record.result(part).get("rows")
+        rows = [
+            (one.name.removeprefix(f"{part}/"), f"{one.median:,.4g}", f"{one.lower:,.4g} .. {one.upper:,.4g}", one.unit)
+            for one in figures
+            if one.name.startswith(f"{part}/")
+        ]
         if rows:
-            lines += [f"### {heading}", "", *table(("what", "median", "quartiles", "unit"), _rates(rows)), ""]
+            lines += [f"### {heading}", "", *table(("what", "median", "spread", "unit"), rows), ""]
     return lines
-
-
-def _rates(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
-    found = []
-    for row in rows:
-        for key, unit in (("images_per_second", "images/s"), ("seconds", "s")):
-            value = row.get(key)
-            if isinstance(value, dict):
-                spread = f"{value['lower_quartile']:,.4g} .. {value['upper_quartile']:,.4g}"
-                found.append((str(row["name"]), f"{value['median']:,.4g}", spread, unit))
-    return found
 
 
 def profile(record: Record) -> list[str]:

@@ -148,7 +148,11 @@ def _memory(options: Options) -> Part:
 
 
 def _pipeline(options: Options) -> Part:
-    size = () if options.on_gpu else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32")
+    size = (
+        ()
+        if options.on_gpu
+        else ("--images", "64", "--batch", "16", "--seconds", "0.2", "--rounds", "1", "--sizes", "32")
+    )
     return Part(
         "input_pipeline",
         "Images a second that the loaders make",
@@ -158,7 +162,7 @@ def _pipeline(options: Options) -> Part:
 
 
 def _evaluation(options: Options) -> Part:
-    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16")
+    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16", "--rounds", "1")
     return Part(
         "evaluation",
         "k-NN and probes on features",

@@ -1,0 +1,90 @@
+"""The memory of a training step, predicted and measured: python -m benchmarks.memory --config configs/cifar10.yaml
+
+On a GPU the peak is the allocator's own, of the fourth step. On a CPU it is counted from the step's allocations, as the
+prediction is: that compares fake tensors with real ones, and is no measurement of a GPU.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.machine import describe_machine
+from benchmarks.synthetic import synthetic_parts
+from soda_fast.config import Config, load_config
+from soda_fast.memory import predict_memory
+from soda_fast.memory.simulation import measure_step
+from soda_fast.parallel import start_processes
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.trainer import Trainer
+
+GIB = 2**30
+STEPS_BEFORE = 3  # compilation, the optimizer's state, cuDNN's choice of algorithms
+
+
+def measured_bytes(config: Config, device: str) -> int:
+    """The peak of one step of a trainer that has made a few."""
+    dataset, _ = find_images(config, 1000)
+    config = with_statistics(config, dataset)
+    with start_processes(device) as processes, tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
+        parts = synthetic_parts(config, processes.device)
+        for _ in range(STEPS_BEFORE):
+            trainer.step(parts)
+            trainer.images_seen += trainer.batch_images
+        if device == "cpu":
+            return measure_step(trainer, parts).peak
+        torch.cuda.reset_peak_memory_stats()
+        trainer.step(parts)
+        return torch.cuda.max_memory_allocated()
+
+
+def compare(config: Config, device: str) -> dict[str, Any]:
+    """Both figures, as JSON holds them."""
+    # Measured first: the prediction has a process group of its own.
+    measured = measured_bytes(config, device)
+    plan = predict_memory(config, device=device)
+    return {
+        "kind": "memory",
+        "version": 1,
+        "machine": describe_machine(torch.device(device)),
+        "setting": plan.setting,
+        "batch_images": config.train.global_batch_images,
+        "predicted_gib": plan.peak_bytes / GIB,
+        "measured_gib": measured / GIB,
+        "at_peak_gib": {kind: size / GIB for kind, size in plan.usage.at_peak.items()},
+    }
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that replace the file's")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_intermixed_args()
+    try:
+        config = load_config(options.config, options.overrides)
+        result = compare(config, "cuda" if torch.cuda.is_available() else "cpu")
+    except ValueError as error:
+        print(f"benchmarks.memory: {error}", file=sys.stderr)
+        return 2
+    predicted, measured = result["predicted_gib"], result["measured_gib"]
+    print(
+        f"{result['setting']}, batch {result['batch_images']}: predicted {predicted:.3f} GiB, "
+        f"measured {measured:.3f} GiB ({100 * (predicted / measured - 1):+.1f} %)"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
