@@ -1,6 +1,10 @@
-"""Time on a GPU: events around replays of a CUDA graph, so that neither Python nor launches count."""
+"""Time on a GPU: events around replays of a CUDA graph, so that neither Python nor launches count.
+
+Without a GPU the clock runs around plain calls: to see that a benchmark works, and for CPUs' own ceilings.
+"""
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +14,8 @@ import torch
 ROTATED_BYTES = 512 * 2**20  # several times the L2 cache of any GPU
 MAX_ROTATIONS = 256  # reached by tensors below 2 MiB: these may stay in the cache
 REPLAYS = 15
+CPU_ROUNDS = 3
+COPIED_BYTES = {"cuda": 2**30, "cpu": 2**26}
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Microseconds:
 
 def rotations(bytes_per_call: int) -> int:
     """How many sets of inputs to go through, so that none is found in the cache."""
+    if not torch.cuda.is_available():
+        return 2
     return min(MAX_ROTATIONS, max(2, -(-ROTATED_BYTES // max(1, bytes_per_call))))
 
 
@@ -35,6 +43,8 @@ def capture_stream() -> torch.cuda.Stream:
 
 def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) -> Microseconds:
     """Capture all calls, each on inputs of its own, in one graph and time its replays; a figure per call."""
+    if not torch.cuda.is_available():
+        return _on_cpu(calls)
     torch.cuda.synchronize()
     with torch.cuda.stream(capture_stream()):
         for call in (*calls[:2], *calls[:1]):  # compile, and let libraries choose, before the capture
@@ -58,8 +68,21 @@ def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) ->
     return Microseconds(median, lower, upper)
 
 
-def copy_bandwidth(device: torch.device, size: int = 2**30) -> float:
-    """Bytes a second that a device-to-device copy moves, reads and writes counted."""
+def _on_cpu(calls: Sequence[Callable[[], object]]) -> Microseconds:
+    calls[0]()
+    times = []
+    for _ in range(CPU_ROUNDS):
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        times.append(1e6 * (time.perf_counter() - start) / len(calls))
+    lower, median, upper = statistics.quantiles(times, n=4)
+    return Microseconds(median, lower, upper)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a second that a copy in the device's memory moves, reads and writes counted."""
+    size = COPIED_BYTES[device.type]
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     targets = [torch.empty_like(source) for _ in range(2)]
     taken = time_calls([lambda target=target: target.copy_(source) for target in targets])

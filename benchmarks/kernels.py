@@ -189,9 +189,13 @@ def main() -> int:
     parser.add_argument(
         "--layout", nargs="+", choices=("channels_last", "contiguous"), default=["channels_last", "contiguous"]
     )
+    parser.add_argument("--shapes", type=int, help="only so many of each decoder's shapes")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to see that this works, with TRITON_INTERPRET=1"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         print("benchmarks.kernels: it times a GPU, and PyTorch sees none here", file=sys.stderr)
         return 2
     try:
@@ -199,7 +203,7 @@ def main() -> int:
     except ValueError as error:
         print(f"benchmarks.kernels: {error}", file=sys.stderr)
         return 2
-    device = torch.device("cuda")
+    device = torch.device(options.device)
     bandwidth = copy_bandwidth(device)
     machine = describe_machine(device)
     print(f"{machine['device']}, torch {machine['torch']}, copy {bandwidth / 1e12:.2f} TB/s")
@@ -208,7 +212,7 @@ def main() -> int:
     rows: list[Row] = []
     cases = itertools.product(configs.items(), options.batch, options.layout)
     for (name, shapes), batch, layout in cases:
-        for shape, count in sorted(shapes.items()):
+        for shape, count in sorted(shapes.items())[: options.shapes]:
             arguments = (name, shape, count, batch, DTYPES[options.dtype], layout == "channels_last", bandwidth, device)
             for row in compare(*arguments):
                 rows.append(row)

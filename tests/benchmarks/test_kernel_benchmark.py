@@ -102,7 +102,8 @@ def test_a_sweep_tries_whole_and_looped(direction: str) -> None:
     assert len(set(found)) == len(found) < 100
 
 
-def test_inputs_are_rotated_beyond_the_cache() -> None:
+def test_inputs_are_rotated_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert rotations(2**20) == 256
     assert rotations(2**24) * 2**24 >= 2**29
     assert rotations(2**40) == 2
