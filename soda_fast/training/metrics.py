@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from soda_fast.files import write_atomically
+from soda_fast.training.accounting import COUNTED
 
 
 def forget_after(path: Path, images_seen: int) -> None:
@@ -34,6 +35,11 @@ def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread ends at an error of the disk, which the next value raises again: no traceback."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
+
+
+def _mfu_text(values: dict[str, float]) -> str:
+    """Empty where MFU is not defined."""
+    return f"MFU {100 * values['mfu']:.1f} % ({COUNTED})  " if "mfu" in values else ""
 
 
 class Metrics:
@@ -78,7 +84,7 @@ class Metrics:
             loss = f"{values['loss']:.4f}" if "loss" in values else "of no step"
             self.say(
                 f"{images_seen:,} of {self.total_images:,} images  loss {loss}  {pace:,.0f} images/s  "
-                f"{minutes:,.1f} min left"
+                f"{_mfu_text(values)}{minutes:,.1f} min left"
             )
 
     def write(self, images_seen: int, values: dict[str, float]) -> None:
