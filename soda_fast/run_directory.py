@@ -8,6 +8,7 @@ failures/         the step at which a training stopped; see failures.py
 memory/           what filled the memory when it did not suffice
 .lock             held by the training at work here; see run_lock.py
 checkpoints/      see training/checkpoint_files.py
+profile/          traces of steps and what they amount to, see training/profiler.py
 evaluation.json   probes of the last checkpoint
 """
 
@@ -43,6 +44,7 @@ FREE_KEYS = (
     "evaluation",
     "parallel",
     "perf",
+    "profile",
 )
 
 

@@ -46,6 +46,7 @@ MUST_NOT_IMPORT = {
 
 # The whole list of what a room imports, where that list is short (the standard library aside).
 MAY_IMPORT = {
+    "soda_fast/profiling": ["soda_fast.profiling"],
     "soda_kernels": ["soda_kernels", "torch", "triton"],
     "soda_fast/diffusion": ["soda_fast.diffusion", "soda_fast.model", "soda_fast.counter_rng", "soda_kernels", "torch"],
     "soda_fast/counter_rng.py": ["torch", "soda_kernels"],

@@ -160,6 +160,18 @@ def _ordered(name: str, view: ViewConfig) -> Iterator[Contradiction]:
             yield (f"{name}.{key}",), text
 
 
+def _profile(config: Config) -> Iterator[Contradiction]:
+    steps, factor = config.profile.steps, config.profile.slow_factor
+    if steps is not None and steps[0] > steps[1]:
+        text = f"profile.steps is {show(steps)}; the smaller must come first, as {show((steps[1], steps[0]))}"
+        yield ("profile.steps",), text
+    if 0 < factor <= 1:
+        yield (
+            ("profile.slow_factor",),
+            f"profile.slow_factor is {factor:g}: every other step is slower than the median; give more than 1, or 0",
+        )
+
+
 RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _run_length,
     _warmup,
@@ -171,4 +183,5 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _betas,
     _sampling,
     _views,
+    _profile,
 )

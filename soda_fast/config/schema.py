@@ -303,6 +303,18 @@ class PerfConfig:
 
 
 @section
+class ProfileConfig:
+    """Looking at single steps: traces, memory snapshots and a summary, in RUN/profile. While a training runs,
+    `touch RUN/profile.request` or SIGUSR2 to one of its processes profiles five steps."""
+
+    steps: tuple[NonNegative, NonNegative] | None = None
+    """First and last step to trace, counted from the run's beginning (the first step is 0). null: none."""
+    slow_factor: NonNegativeFloat = 3.0
+    """Profile by itself, at most three times, when a step takes this many times the median of those before. 0: never.
+    """
+
+
+@section
 class Config:
     """A training run."""
 
@@ -315,3 +327,4 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     perf: PerfConfig = field(default_factory=PerfConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)

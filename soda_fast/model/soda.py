@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from soda_fast.model.encoder import ResNetEncoder
 from soda_fast.model.unet import UNet
+from soda_fast.spans import span
 
 
 class SODA(nn.Module):
@@ -65,7 +66,10 @@ class SODA(nn.Module):
     ) -> Tensor:
         """The noise in x_t, told z of the source view. Shapes as in `encode` and `denoise`."""
         # Not through `encode` and `denoise`: to FSDP these are entries of their own, each with its hooks.
-        return self._denoise(x_t, t, self.encoder(source), drop_mask, dropout_seed)
+        with span("encoder"):
+            z = self.encoder(source)
+        with span("decoder"):
+            return self._denoise(x_t, t, z, drop_mask, dropout_seed)
 
     def _denoise(self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None) -> Tensor:
         time = t.float() * (self.time_scale / self.steps)

@@ -22,6 +22,8 @@ from soda_fast.evaluation import versions
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, Vote, Watchdog, parallelize
 from soda_fast.run_directory import RunDirectory
+from soda_fast.spans import span
+from soda_fast.training.accounting import Accounting
 from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
 from soda_fast.training.clock import Clock
 from soda_fast.training.ema import WeightAverage
@@ -30,6 +32,7 @@ from soda_fast.training.metrics import Metrics
 from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.peak_memory import peak_memory
 from soda_fast.training.probes import Probes
+from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.samples import Samples
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
@@ -86,6 +89,8 @@ class Trainer:
         self.metrics = Metrics(run.path, self.total_images, processes.is_main)
         self.watchdog = Watchdog(processes, 60 * config.parallel.timeout_minutes)
         self.stop_vote = Vote(processes)
+        self.accounting = Accounting(config, processes, self.bf16)
+        self.profiler = Profiler(config.profile, run.path, processes, self.metrics.say)
 
     def train(self, stop: StopRequest) -> None:
         """Train to the end; from a finished run, do nothing.
@@ -100,6 +105,7 @@ class Trainer:
             for parts in self._global_batches():
                 self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
+                self.profiler.end_step()
                 self.images_seen += self.batch_images
                 self.metrics.advance(self.batch_images)
                 if self._due(self.config.train.log_every_images):
@@ -138,31 +144,36 @@ class Trainer:
             # Equal shares: the mean over samples, parts and (in FSDP's reduction) processes is the global batch's.
             loss = self.losses(batch).mean() / len(parts)
             # 1, but NaN if the loss is not finite: a loss can overflow where its gradient does not.
-            loss.backward(1 + 0 * loss.detach())
+            with span("backward"):
+                loss.backward(1 + 0 * loss.detach())
             losses.append(loss.detach())
-        norm, skipped = clip_and_step(
-            self.model, self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen
-        )
+        with span("optimizer"):
+            norm, skipped = clip_and_step(
+                self.model, self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen
+            )
         self.buffers.settle(skipped)
         self.loss_sum += torch.where(skipped, 0.0, sum(losses))
         self.grad_norm = torch.where(skipped, self.grad_norm, norm)
-        self.ema.update()
+        with span("ema"):
+            self.ema.update()
 
     def losses(self, batch: Batch) -> Tensor:
         """The training loss of each sample: (N,) float32."""
         diffusion = self.config.diffusion
-        x_t, noising = noise_images(
-            batch.target,
-            batch.position,
-            self.alphabar,
-            self.config.run.seed,
-            diffusion.steps,
-            diffusion.drop_probability,
-            torch.bfloat16 if self.bf16 else torch.float32,
-            self.memory_format,
-        )
+        with span("noising"):
+            x_t, noising = noise_images(
+                batch.target,
+                batch.position,
+                self.alphabar,
+                self.config.run.seed,
+                diffusion.steps,
+                diffusion.drop_probability,
+                torch.bfloat16 if self.bf16 else torch.float32,
+                self.memory_format,
+            )
         source = batch.source.contiguous(memory_format=self.memory_format)
-        return denoising_loss(self.model, source, x_t, noising)
+        with span("loss"):
+            return denoising_loss(self.model, source, x_t, noising)
 
     def _set_learning_rates(self) -> None:
         train = self.config.train
@@ -184,10 +195,13 @@ class Trainer:
         self.loader = loader = self._loader(self.images_seen)
         try:
             while self.images_seen < self.total_images:
+                with self.clock.paused():
+                    self.profiler.begin_step(self.images_seen // self.batch_images)
                 self.watchdog.progress("reading images")
-                with self.clock.waiting_for_data():
+                with self.clock.waiting_for_data(), span("data"):
                     parts = [next(loader) for _ in range(self.config.train.accumulate)]
                 yield parts
+            self.profiler.close()
         finally:
             loader.close()
 
@@ -260,6 +274,7 @@ class Trainer:
         values = {"loss": loss_sum / counted} if counted else {}
         values |= {"grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
+        values |= self.accounting.values(pace.images_per_second)
         if self.config.data.on_unreadable == "replace":
             values["replaced_images"] = self.replaced.report(self.loader.replaced)
         self.metrics.log(self.images_seen, values | peak_memory(self.processes))
@@ -326,9 +341,13 @@ class Trainer:
             self.buffers.keep()
             self.guard = FiniteGuard(self.processes.device, self.guard.allowed, progress.skipped_steps)
         self.metrics.start(self.images_seen)
+        if self.processes.is_main:
+            self.accounting.resume(self.run.path / "metrics.jsonl")
 
     def _announce(self) -> None:
         self._tell()
+        if self.accounting.notice:
+            self.metrics.say(self.accounting.notice)
         warning = horizon_warning(self.config, len(self.dataset.train))
         if warning:
             self.metrics.warn(warning)
