@@ -27,12 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     # argparse takes positional arguments in one piece: key=value after an option arrives as a leftover.
     options, leftovers = parser.parse_known_args(arguments)
-    if leftovers and (options.verb is not _train or not all("=" in item for item in leftovers)):
+    if leftovers and (options.verb not in (_train, _doctor) or not all("=" in item for item in leftovers)):
         parser.error(f"unrecognized arguments: {' '.join(leftovers)}")
     if leftovers:
         options.overrides = [*options.overrides, *leftovers]
     try:
-        options.verb(options)
+        return options.verb(options) or 0
     except ValueError as error:
         return _complain(error, USAGE_ERROR)
     except TrainingError as error:
@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, USAGE_ERROR, f"{named}{error.strerror or error}")
     except KeyboardInterrupt as error:
         return _complain(error, EXIT_INTERRUPTED, "interrupted; what has been saved stays")
-    return 0
 
 
 def _complain(error: BaseException, code: int, text: str | None = None) -> int:
@@ -136,6 +135,14 @@ def _import(options: argparse.Namespace) -> None:
     print(import_reference(options.checkpoint, options.config, RunDirectory(options.run)))
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    if options.limit_s <= 0 or (options.batch is not None and options.batch < 1):
+        raise ValueError("--limit-s and --batch must be positive")
+    from soda_fast.doctor.examine import examine
+
+    return examine(options.config, options.overrides, options.batch, options.limit_s, not options.no_steps)
+
+
 def _count(text: str) -> int:
     """A positive number, for argparse."""
     if not text.isdecimal() or int(text) < 1:
@@ -210,6 +217,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("run", metavar="RUN", type=Path, help="run directory")
     replay.set_defaults(verb=_replay)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="what this machine has, which paths training will take, and whether it can start",
+        description="Say what this machine has and what will be slow; with a configuration, also which path each part "
+        "of its training takes and why, and try two steps. Exit code 0 if training can start, 1 if not.",
+    )
+    doctor.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file, as those in configs/")
+    doctor.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the file's")
+    doctor.add_argument(
+        "--batch", metavar="N", type=int, help="images of a tried step (the configuration's on GPUs, 8 on a CPU)"
+    )
+    doctor.add_argument("--limit-s", metavar="S", type=float, default=600, help="seconds for the steps (600)")
+    doctor.add_argument("--no-steps", action="store_true", help="do not try steps")
+    doctor.set_defaults(verb=_doctor)
 
     importing = verbs.add_parser("import", help="turn a checkpoint of the reference implementation into a run")
     importing.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="its .pth file")

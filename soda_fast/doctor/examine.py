@@ -1,0 +1,82 @@
+"""The whole examination: machine, paths, disks, memory, two real steps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from soda_fast.build import build_model
+from soda_fast.config import Config, load_config
+from soda_fast.data import load_dataset
+from soda_fast.describe import count_parameters
+from soda_fast.doctor.disk import disk_findings
+from soda_fast.doctor.findings import Finding, as_text
+from soda_fast.doctor.hardware import this_hardware
+from soda_fast.doctor.machine import machine_findings
+from soda_fast.doctor.paths import path_findings
+from soda_fast.doctor.trial import try_steps
+
+
+def examine(
+    path: str | None, overrides: Sequence[str] = (), images: int | None = None, limit_s: float = 600, steps: bool = True
+) -> int:
+    """Print what there is to say; returns 0 if training can start and 1 if not.
+
+    Args:
+        path, overrides: of the configuration; None: the machine alone is looked at.
+        images, limit_s: see `try_steps`.
+        steps: whether to try them.
+    """
+    found = _say("This machine", machine_findings())
+    if path is None:
+        print("\nGive a configuration to learn which paths its training takes: soda-fast doctor CONFIG")
+        return 0
+    try:
+        config = load_config(path, overrides)
+    except (ValueError, OSError) as error:
+        found += _say(f"\n{path}", [Finding("wrong", "configuration", str(error))])
+        return _verdict(found)
+    hardware = this_hardware()
+    images_found, train_images = _find_images(config)
+    paths = path_findings(config, hardware, train_images)
+    found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
+    found += _say("\nDisks", disk_findings(config, _parameters(config)))
+    if steps and not _wrong(found):
+        print(f"\nTwo steps, tried for at most {limit_s:.0f} s ...", flush=True)
+        found += _say(None, [try_steps(path, overrides, config, hardware.gpus, images, limit_s)])
+    return _verdict(found)
+
+
+def _find_images(config: Config) -> tuple[Finding, int | None]:
+    """Whether the data set is there, and its training images; nothing is decoded or written."""
+    grey = (0.5, 0.5, 0.5)
+    try:
+        dataset = load_dataset(replace(config.data, resident_mib=0, mean=grey, std=grey))
+    except (ValueError, OSError) as error:
+        return Finding("wrong", "data set", str(error)), None
+    text = f"{dataset.name}, {len(dataset.train):,} training images"
+    return Finding("ok", "data set", text), len(dataset.train)
+
+
+def _say(title: str | None, findings: Iterable[Finding]) -> list[Finding]:
+    known = list(findings)
+    print(as_text(title, known), flush=True)
+    return known
+
+
+def _wrong(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.mark == "wrong"]
+
+
+def _verdict(findings: list[Finding]) -> int:
+    wrong, slow = _wrong(findings), [finding.subject for finding in findings if finding.mark == "slow"]
+    if wrong:
+        print(f"\nTraining cannot start: {', '.join(finding.subject for finding in wrong)}")
+        return 1
+    print("\nTraining can start" + (f"; slower than it could be: {', '.join(dict.fromkeys(slow))}" if slow else ""))
+    return 0
+
+
+def _parameters(config: Config) -> int:
+    with torch.device("meta"):
+        return count_parameters(build_model(config))

@@ -1,0 +1,52 @@
+"""The facts about a machine on which choices rest."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from soda_fast.doctor.machine import available_cores, compiler, installed
+from soda_kernels.group_norm_modulate.availability import why_not_triton
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """device: where training will run. gpus: of this machine, 0 on a CPU; gpu, capability: of the first one.
+    cores: for this process. triton, c, cxx: whether there is Triton and a compiler for C and C++. obstacle: what is in
+    the way of the fused kernel; None: nothing."""
+
+    device: Literal["cuda", "cpu"]
+    gpus: int
+    gpu: str
+    capability: tuple[int, int]
+    cores: float
+    triton: bool
+    c: bool
+    cxx: bool
+    obstacle: str | None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda"
+
+    @property
+    def has_bf16(self) -> bool:
+        """Units for bf16 matrix products, and what flash attention and the fused kernel need."""
+        return self.on_gpu and self.capability >= (8, 0)
+
+
+def this_hardware() -> Hardware:
+    """Of the machine that asks."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device("cuda", 0) if gpus else torch.device("cpu")
+    return Hardware(
+        device="cuda" if gpus else "cpu",
+        gpus=gpus,
+        gpu=torch.cuda.get_device_name(device) if gpus else "",
+        capability=torch.cuda.get_device_capability(device) if gpus else (0, 0),
+        cores=available_cores(),
+        triton=installed("triton") is not None,
+        c=compiler("c") is not None,
+        cxx=compiler("c++") is not None,
+        obstacle=why_not_triton(device),
+    )

@@ -1,0 +1,90 @@
+"""Which paths are announced for machines of many kinds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soda_fast.config import Config, load_config
+from soda_fast.doctor.findings import Finding
+from soda_fast.doctor.hardware import Hardware, this_hardware
+from soda_fast.doctor.paths import head_widths, path_findings
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+H100 = Hardware("cuda", 1, "NVIDIA H100 80GB HBM3", (9, 0), 16, True, True, True, None)
+T4 = replace(H100, gpu="Tesla T4", capability=(7, 5), obstacle="it needs compute capability 8.0, and Tesla T4 has 7.5")
+LAPTOP = Hardware("cpu", 0, "", (0, 0), 8, True, True, True, "it runs on GPUs, and these tensors are on a CPU")
+
+
+def cifar(*overrides: str) -> Config:
+    return load_config(CONFIGS / "cifar10.yaml", list(overrides))
+
+
+def found(config: Config, hardware: Hardware) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in path_findings(config, hardware, 50_000)}
+
+
+def test_all_is_well_on_an_h100() -> None:
+    findings = found(cifar("data.backend=torchvision"), H100)
+    assert {subject for subject, finding in findings.items() if finding.mark != "ok"} == {"images"}
+    assert findings["precision"].text.startswith("bf16 (auto on a GPU)")
+    assert "fused Triton kernel" in findings["normalisation"].text
+    assert findings["attention"].text == "flash attention, heads of 256 channels"
+    assert findings["memory layout"].text.startswith("channels_last")
+
+
+def test_a_node_of_eight() -> None:
+    node = replace(H100, gpus=8, cores=128)
+    assert "torchrun --nproc-per-node=8" in found(cifar(), node)["processes"].text
+    refused = found(cifar("train.global_batch_images=500"), node)["processes"]
+    assert refused.mark == "slow"
+    assert "do not divide" in refused.text
+    assert found(cifar(), replace(node, cores=16))["images"].mark == "slow"
+
+
+def test_a_cpu() -> None:
+    findings = found(cifar(), LAPTOP)
+    assert findings["device"].mark == "slow"
+    # 800 epochs of 50,000 images at 40.7 GFLOP, on 8 cores of 50 GFLOP/s.
+    assert "some 9.8 images/s" in findings["device"].text
+    assert {finding.mark for subject, finding in findings.items() if subject != "device"} == {"ok"}
+    assert found(load_config(CONFIGS / "demo_digits.yaml"), LAPTOP)["device"].mark == "ok"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "overrides", "subject", "mark", "words"),
+    [
+        (T4, [], "precision", "slow", "perf.precision=fp32"),
+        (T4, [], "normalisation", "slow", "compute capability 8.0"),
+        (T4, [], "attention", "slow", "compute capability 8.0"),
+        (T4, ["perf.kernels=triton"], "normalisation", "wrong", "use auto or pytorch"),
+        (H100, ["perf.precision=fp32"], "precision", "slow", "matrix units"),
+        (H100, ["perf.compile=false"], "compile", "slow", "perf.compile=auto"),
+        (H100, ["perf.kernels=pytorch"], "normalisation", "slow", "perf.kernels=auto"),
+        (H100, ["perf.channels_last=false"], "memory layout", "slow", "perf.channels_last=auto"),
+        (H100, ["model.decoder.channels=160"], "attention", "slow", "no flash attention for 320"),
+        (replace(H100, c=False), [], "compile", "wrong", "install gcc"),
+        (replace(H100, triton=False), [], "compile", "wrong", "pip install triton"),
+        (replace(LAPTOP, cxx=False), ["perf.compile=true"], "compile", "wrong", "install g++"),
+        (LAPTOP, ["perf.compile=true"], "compile", "slow", "minutes"),
+        (LAPTOP, ["perf.precision=bf16"], "precision", "slow", "few CPUs"),
+        (LAPTOP, ["perf.kernels=triton"], "normalisation", "wrong", "on a CPU"),
+    ],
+)
+def test_what_is_slow_or_wrong(hardware: Hardware, overrides: list[str], subject: str, mark: Any, words: str) -> None:
+    finding = found(cifar(*overrides), hardware)[subject]
+    assert finding.mark == mark
+    assert words in f"{finding.text}; {finding.remedy}"
+
+
+def test_widths_of_heads() -> None:
+    assert head_widths(cifar()) == [256]
+    assert head_widths(cifar("model.decoder.head_channels=64")) == [64]
+    assert head_widths(cifar("model.decoder.attention=[true,false,false,false]")) == [128, 256]
+
+
+def test_this_machine() -> None:
+    hardware = this_hardware()
+    assert hardware.cores > 0
+    assert hardware.on_gpu == (hardware.gpus > 0)
