@@ -6,7 +6,7 @@ import torch
 
 
 class span:
-    """Names what runs inside: `with span("encoder"): ...`. Half a microsecond where nobody looks.
+    """Names what runs inside: `with span("encoder"): ...`. About a microsecond where nobody looks.
 
     An NVTX range wherever CUDA is in use, and an annotation while a PyTorch profiler records. Inside code that
     torch.compile traces it does nothing.

@@ -44,7 +44,8 @@ _KERNELS = (
     ("pointwise", r"elementwise|reduce_kernel|index|scatter|gather|fill|distribution|upsample|pool|scan"),
 )
 _OPERATIONS = (
-    ("communication", r"c10d|gloo:|fsdp::|record_param_comms|nccl"),
+    # FSDP reduces gradients in its RegisterPostBackwardFunction, where a CPU waits for them.
+    ("communication", r"c10d|gloo:|fsdp::|record_param_comms|nccl|RegisterPostBackward"),
     ("optimizer", r"^aten::_(fused|foreach)|adam|^Optimizer"),
     ("norm", r"^soda_kernels::group_norm|(group|batch|layer)_norm|var_mean"),
     ("attention", r"scaled_dot_product|flash|softmax"),

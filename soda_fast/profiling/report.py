@@ -1,7 +1,7 @@
 """A summary as a page of text."""
 
 from soda_fast.profiling.kinds import KINDS
-from soda_fast.profiling.summary import GAP_US, Summary
+from soda_fast.profiling.summary import GAP_US, Gaps, Summary
 
 _NAME_WIDTH = 78
 
@@ -17,8 +17,9 @@ def as_text(summary: Summary) -> str:
     lines += [_bar(KINDS[kind], share) for kind, share in summary.shares.items()]
     lines += [_bar("idle" if gpu else "outside operations", summary.idle), ""]
     lines += [f"data wait      {100 * summary.data_wait:.1f} % of the time the host waited for images"]
-    lines += [f"communication  {_communication(summary)}", f"GPU gaps       {_gaps(summary)}"]
-    lines += [f"parts of a step ({'GPU' if gpu else 'host'} time)  {_rooms(summary)}", ""]
+    lines += [f"communication  {_communication(summary)}"]
+    lines += [f"GPU gaps       {_gaps(summary.gaps)}"] if summary.gaps else []
+    lines += [f"parts          {_rooms(summary)} ({'GPU' if gpu else 'host'} time)", ""]
     lines += [f"longest {'kernels' if gpu else 'operations, by their own time'}"]
     lines += [f"{'share':>7}  {'ms':>9}  {'calls':>6}  name"]
     lines += [
@@ -39,10 +40,7 @@ def _communication(summary: Summary) -> str:
     return f"{per_step:.2f} ms a step, {100 * hidden:.0f} % of it overlapped by computation"
 
 
-def _gaps(summary: Summary) -> str:
-    gaps = summary.gaps
-    if gaps is None:
-        return "none: no GPU"
+def _gaps(gaps: Gaps) -> str:
     if not gaps.count:
         return f"none longer than {GAP_US:.0f} us"
     where = f", while the host was in {gaps.longest_in!r}" if gaps.longest_in else ""

@@ -190,6 +190,7 @@ OPERATIONS = {
     "aten::copy_": "layout",
     "aten::_fused_adamw_": "optimizer",
     "c10d::allreduce_": "communication",
+    "RegisterPostBackwardFunctionBackward": "communication",
     "aten::mul": "pointwise",
     "autograd::engine::evaluate_function: MulBackward0": "other",
 }

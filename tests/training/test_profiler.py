@@ -19,6 +19,7 @@ from soda_fast.config.schema import ProfileConfig
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.parallel.compiling import compile_method
 from soda_fast.profiling.kinds import ROOMS
+from soda_fast.run_directory import find_changes
 from soda_fast.spans import span
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.slow_steps import SlowSteps
@@ -60,6 +61,11 @@ def test_the_summary_is_of_these_steps(run: Path) -> None:
     text = (run / "summary.txt").read_text()
     assert "steps-2-4: trace" in text
     assert "convolutions" in text
+
+
+def test_a_resumed_run_may_be_profiled_otherwise(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path, steps=2)
+    assert not find_changes(config_from_tree(tree), config_from_tree({**tree, "profile": {"steps": [2, 3]}}))
 
 
 def test_nothing_is_written_unasked(tmp_path: Path) -> None:
