@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_timing import time_calls
-from benchmarks.gpus import sheet_of
+from soda_fast.gpus import sheet_of
 
 GPU_SIZE, CPU_SIZE = 8192, 1024
 CPU_REPEATS = 5

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpus import sheet_of
 from benchmarks.ladder.child import Request
 from benchmarks.ladder.images import find_images, with_statistics
 from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib, trainer_loader
@@ -34,7 +33,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.config import Config, ConfigError, load_config
 from soda_fast.data import Dataset
-from soda_fast.describe import count_flops
+from soda_fast.flops import count_flops
+from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.trainer import Trainer

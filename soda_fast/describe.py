@@ -1,43 +1,17 @@
 """What a configuration amounts to: parameters, arithmetic, steps, memory. For `--dry-run` and the benchmarks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from soda_fast.build import build_empty_model
 from soda_fast.config import Config, horizon_warning, run_length_images, warmup_images
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import load_dataset
 from soda_fast.data.catalog import known_train_images
+from soda_fast.flops import count_flops
 from soda_fast.memory import predict_memory
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Floating-point operations of convolutions, linear layers and attention for one image (2 per multiply-add)."""
-
-    encoder_forward: int
-    decoder_forward: int
-    forward_backward: int
-
-
-def count_flops(config: Config) -> Cost:
-    """Count on shapes alone: no memory, no arithmetic."""
-    model = build_empty_model(config)
-    with torch.device("meta"):
-        source = torch.empty(1, 3, config.data.source_size, config.data.source_size)
-        target = torch.empty(1, 3, config.data.target_size, config.data.target_size)
-        t, drop_mask = torch.ones(1, dtype=torch.int64), torch.zeros(1)
-        model.eval()
-        with FlopCounterMode(display=False) as encoder:
-            z = model.encode(source)
-        with FlopCounterMode(display=False) as decoder:
-            model.denoise(target, t, z, drop_mask)
-        with FlopCounterMode(display=False) as step:
-            model(source, target, t, drop_mask).sum().backward()
-    return Cost(encoder.get_total_flops(), decoder.get_total_flops(), step.get_total_flops())
 
 
 def count_parameters(module: nn.Module) -> int:

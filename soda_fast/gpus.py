@@ -1,7 +1,7 @@
 """What data sheets say of GPUs: peaks to compare with, and links to predict with. Nothing here is measured.
 
-Sources: NVIDIA's data sheets "A100 80GB", "H100" (SXM, PCIe, NVL), "H200" (SXM), "L40S", the DGX B200 data sheet
-divided by its eight GPUs, and the Ada architecture white paper for the RTX 4090 (bf16 with fp32 accumulation). Matrix
+Sources: NVIDIA's data sheets "A100 80GB", "H100" (SXM, PCIe, NVL), "H200" (SXM), "L40S", that of the DGX B200 divided
+by its eight GPUs, and the white paper of the Ada architecture for the RTX 4090 (bf16 with fp32 accumulation). Matrix
 rates are dense: data sheets also print twice as much, for matrices that are half zeros.
 """
 

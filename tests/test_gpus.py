@@ -12,6 +12,7 @@ NAMES = {
     "NVIDIA H200": ("H200", 989),
     "NVIDIA B200": ("B200", 2250),
     "NVIDIA GeForce RTX 4090": ("RTX 4090", 165),
+    "NVIDIA GeForce RTX 4090 D": ("RTX 4090", 165),
     "NVIDIA L40S": ("L40S", 362),
 }
 
@@ -26,6 +27,7 @@ def test_names(name: str, expected: tuple[str, float]) -> None:
 def test_unknown_ones_have_none() -> None:
     assert data_sheet("NVIDIA GH200 480GB") is None
     assert data_sheet("NVIDIA GeForce RTX 3090") is None
+    assert data_sheet("Tesla V100-SXM2-16GB") is None
     assert sheet_of(torch.device("cpu")) is None
 
 

@@ -16,8 +16,8 @@ from benchmarks.ladder.child import Request, as_json
 from benchmarks.ladder.rungs import RUNGS, Rung
 from benchmarks.ladder.targets import judge
 from soda_fast.config import Config, load_config
-from soda_fast.describe import count_flops
 from soda_fast.files import write_atomically
+from soda_fast.flops import count_flops
 
 VERSION = 1  # of the JSON; raised when a field changes its meaning
 SMALLEST_BATCH = 8

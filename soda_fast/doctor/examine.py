@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import torch
-
-from soda_fast.build import build_model
+from soda_fast.build import build_empty_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import load_dataset
 from soda_fast.describe import count_parameters
 from soda_fast.doctor.disk import disk_findings
 from soda_fast.doctor.findings import Finding, as_text
+from soda_fast.doctor.fits import memory_finding
 from soda_fast.doctor.hardware import this_hardware
 from soda_fast.doctor.machine import machine_findings
 from soda_fast.doctor.paths import path_findings
@@ -40,7 +39,9 @@ def examine(
     images_found, train_images = _find_images(config)
     paths = path_findings(config, hardware, train_images)
     found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
-    found += _say("\nDisks", disk_findings(config, _parameters(config)))
+    found += _say("\nDisks and memory", disk_findings(config, _parameters(config)))
+    if not _wrong(found):
+        found += _say(None, [memory_finding(config, hardware)])
     if steps and not _wrong(found):
         print(f"\nTwo steps, tried for at most {limit_s:.0f} s ...", flush=True)
         found += _say(None, [try_steps(path, overrides, config, hardware.gpus, images, limit_s)])
@@ -78,5 +79,4 @@ def _verdict(findings: list[Finding]) -> int:
 
 
 def _parameters(config: Config) -> int:
-    with torch.device("meta"):
-        return count_parameters(build_model(config))
+    return count_parameters(build_empty_model(config))

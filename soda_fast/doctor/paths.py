@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from soda_fast.config import Config, check_shard_processes, check_world_size, run_length_images
 from soda_fast.data.executor import resolve_backend
-from soda_fast.describe import count_flops
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.hardware import Hardware
+from soda_fast.flops import count_flops
 
 CORE_FLOPS_PER_S = 50e9
 """About what a CPU core computes in fp32 convolutions: of two cores of an AMD EPYC, measured."""

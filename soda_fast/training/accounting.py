@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from soda_fast.config import Config
-from soda_fast.describe import count_flops
+from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes
 

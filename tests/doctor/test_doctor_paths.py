@@ -8,13 +8,16 @@ import pytest
 
 from soda_fast.config import Config, load_config
 from soda_fast.doctor.findings import Finding
+from soda_fast.doctor.fits import memory_finding
 from soda_fast.doctor.hardware import Hardware, this_hardware
 from soda_fast.doctor.paths import head_widths, path_findings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-H100 = Hardware("cuda", 1, "NVIDIA H100 80GB HBM3", (9, 0), 16, True, True, True, None)
+H100 = Hardware("cuda", 1, "NVIDIA H100 80GB HBM3", (9, 0), 16, 80 << 30, True, True, True, None)
 T4 = replace(H100, gpu="Tesla T4", capability=(7, 5), obstacle="it needs compute capability 8.0, and Tesla T4 has 7.5")
-LAPTOP = Hardware("cpu", 0, "", (0, 0), 8, True, True, True, "it runs on GPUs, and these tensors are on a CPU")
+LAPTOP = Hardware(
+    "cpu", 0, "", (0, 0), 8, 16 << 30, True, True, True, "it runs on GPUs, and these tensors are on a CPU"
+)
 
 
 def cifar(*overrides: str) -> Config:
@@ -76,6 +79,17 @@ def test_what_is_slow_or_wrong(hardware: Hardware, overrides: list[str], subject
     finding = found(cifar(*overrides), hardware)[subject]
     assert finding.mark == mark
     assert words in f"{finding.text}; {finding.remedy}"
+
+
+def test_memory_that_suffices_or_not() -> None:
+    config = load_config(CONFIGS / "demo_digits.yaml", ["perf.compile=false"])
+    fits = memory_finding(config, replace(H100, gpus=8))
+    assert fits.mark == "ok"
+    assert "on each of 8 GPUs (bf16, channels_last, eager), fits in 80.0 GiB" in fits.text
+    small = memory_finding(config, replace(H100, memory_bytes=1 << 30))
+    assert small.mark == "wrong"
+    assert "does not fit in 1.0 GiB" in small.text
+    assert "on one GPU" in memory_finding(config, replace(H100, gpus=3)).text
 
 
 def test_widths_of_heads() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from soda_fast.config import load_config
-from soda_fast.describe import count_flops
+from soda_fast.flops import count_flops
 from soda_fast.model.blocks import Stage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
