@@ -7,8 +7,9 @@ import torch
 from soda_fast.build import build_model
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
-from soda_fast.evaluation.protocols import Result, run_protocol
+from soda_fast.evaluation.protocols import run_protocols
 from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.result import Result
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.pretrained import load_run
@@ -65,8 +66,8 @@ def _probe(encode: Encode, config: Config, dataset: Dataset, processes: Processe
     assert dataset.test is not None, "checked by evaluate"
     provider = Prober(config, dataset, processes).provider(encode, dataset.train, dataset.test)
     num_classes = len(dataset.class_names)
-    names = config.evaluation.protocols
-    return [result for name in names for result in run_protocol(name, provider, num_classes, config.run.seed)]
+    seeds = range(config.run.seed, config.run.seed + config.evaluation.seeds)
+    return run_protocols(config.evaluation.protocols, provider, num_classes, seeds)
 
 
 def _frozen(model: SODA, processes: Processes) -> SODA:

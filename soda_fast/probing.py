@@ -7,14 +7,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from soda_fast.config import Config
+from soda_fast.config.schema import ViewConfig
 from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.views import describe_view
 from soda_fast.evaluation.features import extract_features, padded_share
-from soda_fast.evaluation.protocols import CachedFeatures, Split
+from soda_fast.evaluation.linear_recipe import View
+from soda_fast.evaluation.provider import CachedFeatures, Split
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
 
 Encode = Callable[[Tensor], Mapping[str, Tensor]]
+
+# Random resized crop and flip as torchvision's defaults have them: what MAE, DINOv2 and solo-learn train their linear
+# classifiers on.
+STANDARD_VIEW = ViewConfig(
+    crop_flip_probability=1.0,
+    crop_scale=(0.08, 1.0),
+    crop_ratio=(3 / 4, 4 / 3),
+    flip_probability=0.5,
+    randaugment_probability=0.0,
+)
 
 
 def encode_features(model: SODA) -> Encode:
@@ -43,19 +55,25 @@ class Prober:
 
     def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
         self.config, self.dataset, self.processes = config, dataset, processes
+        self._views: dict[View, ViewConfig] = {
+            "reference": config.evaluation.view.as_view(),
+            "standard": STANDARD_VIEW,
+        }
 
     def provider(self, encode: Encode, train: ImageSet, test: ImageSet) -> CachedFeatures:
         """Features of a training and a test split for `run_protocol`."""
         splits: dict[Split, ImageSet] = {"train": train, "test": test}
         return CachedFeatures(
             encode_clean=lambda split: self._features(encode, splits[split]),
-            encode_augmented=lambda epoch: self._features(encode, train, epoch),
-            augmentation=describe_view(self.config.evaluation.view.as_view()),
+            encode_augmented=lambda view, epoch: self._features(encode, train, self._views[view], epoch),
+            descriptions={name: describe_view(view) for name, view in self._views.items()},
             split_labels={name: torch.from_numpy(images.labels) for name, images in splits.items()},
         )
 
-    def _features(self, encode: Encode, images: ImageSet, epoch: int | None = None) -> dict[str, Tensor]:
-        """{name: (len(images), D)}; through the random view (evaluation.view) of an epoch, or clean."""
+    def _features(
+        self, encode: Encode, images: ImageSet, view: ViewConfig | None = None, epoch: int = 0
+    ) -> dict[str, Tensor]:
+        """{name: (len(images), D)}; through the random view of an epoch, or clean."""
         data, processes = self.config.data, self.processes
         batches = iterate_views(
             images,
@@ -65,8 +83,10 @@ class Prober:
             std=self.dataset.std,
             data=data,
             device=processes.device,
-            view=None if epoch is None else self.config.evaluation.view.as_view(),
+            view=view,
             seed=self.config.run.seed,
-            epoch=epoch or 0,
+            epoch=epoch,
         )
-        return extract_features(encode, batches, len(images), dist.group.WORLD)
+        dtype = torch.bfloat16 if self.config.evaluation.feature_precision == "bf16" else torch.float32
+        normalize = self.config.evaluation.l2_normalize
+        return extract_features(encode, batches, len(images), dist.group.WORLD, dtype=dtype, normalize=normalize)

@@ -257,12 +257,27 @@ class EvaluationConfig:
     """The random view of the training images in protocols that have one. Defaults: the reference implementation's."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
-    protocols: tuple[Literal["knn-dino", "knn-reference", "linear-reference"], ...] = (
-        "knn-dino",
-        "knn-reference",
-        "linear-reference",
-    )
-    """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py."""
+    protocols: tuple[
+        Literal[
+            "knn-dino",
+            "knn-lightly",
+            "knn-reference",
+            "linear-reference",
+            "linear-mae",
+            "linear-dinov2",
+            "linear-solo",
+            "linear-logistic",
+        ],
+        ...,
+    ] = ("knn-dino", "knn-reference", "linear-reference", "linear-logistic")
+    """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py. linear-mae and linear-solo encode the
+    training images 90 and 100 times, linear-dinov2 1.6 million images, all through fresh random views."""
+    seeds: Positive = 3
+    """Seeds of the linear protocols, run.seed and those after it: mean and deviation are reported."""
+    l2_normalize: bool = False
+    """L2-normalise features before all protocols. k-NN and linear-reference do so in any case."""
+    feature_precision: Literal["fp32", "bf16"] = "fp32"
+    """How features are kept on the device; bf16 needs half the memory. Protocols compute in fp32 or more."""
 
 
 @section

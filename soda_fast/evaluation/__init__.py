@@ -4,17 +4,11 @@ from soda_fast.evaluation.features import extract_features, own_count, padded_sh
 from soda_fast.evaluation.holdout import stratified_holdout
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_probe import linear_probe
-from soda_fast.evaluation.protocols import (
-    PROTOCOLS,
-    CachedFeatures,
-    FeatureProvider,
-    Result,
-    Split,
-    headline,
-    run_protocol,
-)
+from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol, run_protocols
+from soda_fast.evaluation.provider import CachedFeatures, FeatureProvider, Split
 from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
 from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.result import Result, headline
 from soda_fast.evaluation.versions import versions
 
 __all__ = [
@@ -34,6 +28,7 @@ __all__ = [
     "padded_share",
     "psnr",
     "run_protocol",
+    "run_protocols",
     "save_png",
     "stratified_holdout",
     "table_rows",

@@ -8,6 +8,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from soda_fast.evaluation.numerics import l2_normalize
+
 Encode = Callable[[Tensor], Mapping[str, Tensor]]
 _NAMED = 10  # indices named in an error
 
@@ -46,6 +48,9 @@ def extract_features(
     batches: Iterable[tuple[Tensor, Tensor | NDArray[np.int64]]],
     num_samples: int,
     group: "dist.ProcessGroup | None" = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    normalize: bool = False,
 ) -> dict[str, Tensor]:
     """Encode this process's share and combine the shares of all processes. A collective.
 
@@ -55,9 +60,11 @@ def extract_features(
             `own_count` samples its own, the rest padding.
         num_samples: samples of the data set, over all processes.
         group: the processes; None: all of them, or just this one where no process group is initialised.
+        dtype: in which features are kept.
+        normalize: L2-normalise each row, in float32.
 
     Returns:
-        {name: (num_samples, D_name) float32}, row i of sample i, on the device of the encoder's output, equal on all
+        {name: (num_samples, D_name)} in `dtype`, row i of sample i, on the device of the encoder's output, equal on all
         processes.
 
     Raises:
@@ -65,7 +72,9 @@ def extract_features(
         RuntimeError: a sample is missing or came twice; on all processes.
     """
     rank, world = _place(group)
-    matrices, counts = _own_rows(encode, batches, num_samples, own_count(num_samples, rank, world))
+    matrices, counts = _own_rows(
+        _finished(encode, dtype, normalize), batches, num_samples, own_count(num_samples, rank, world)
+    )
     if dist.is_available() and dist.is_initialized():
         # Rows of other processes are zero here, so a sum puts the shares together.
         for name in sorted(matrices):
@@ -96,10 +105,23 @@ def _own_rows(
         rows = indices[:kept].to(counts.device)
         counts.index_add_(0, rows, torch.ones_like(rows, dtype=counts.dtype))
         for name, matrix in matrices.items():
-            matrix[rows] = features[name][:kept].float()
+            matrix[rows] = features[name][:kept]
     if not matrices:
         raise RuntimeError("a process got no batch to encode: give every process at least one, of padding if need be")
     return matrices, counts
+
+
+def _finished(encode: Encode, dtype: torch.dtype, normalize: bool) -> Encode:
+    """The encoder's features as they are kept. Other shapes than (B, D) pass, to be refused by name."""
+
+    def finished(images: Tensor) -> dict[str, Tensor]:
+        features = encode(images)
+        return {
+            name: (l2_normalize(rows) if normalize and rows.ndim == 2 else rows).to(dtype)
+            for name, rows in features.items()
+        }
+
+    return finished
 
 
 def _place(group: "dist.ProcessGroup | None") -> tuple[int, int]:
@@ -110,7 +132,7 @@ def _place(group: "dist.ProcessGroup | None") -> tuple[int, int]:
 
 
 def _empty_matrix(features: Tensor, num_samples: int) -> Tensor:
-    return torch.zeros(num_samples, features.shape[1], dtype=torch.float32, device=features.device)
+    return torch.zeros(num_samples, features.shape[1], dtype=features.dtype, device=features.device)
 
 
 def _checked_indices(indices: Tensor, num_images: int, num_samples: int) -> Tensor:

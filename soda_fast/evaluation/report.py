@@ -1,17 +1,19 @@
 """The table that people read, and evaluation.json with every number and what it depends on."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
-from soda_fast.evaluation.protocols import PROTOCOLS, Result, headline
+from soda_fast.evaluation.protocols import PROTOCOLS
+from soda_fast.evaluation.result import Result, headline
 from soda_fast.evaluation.versions import versions
 from soda_fast.files import write_atomically
 
-SCHEMA = 1  # of evaluation.json; rises when a key changes its meaning
+SCHEMA = 2  # of evaluation.json; rises when a key changes its meaning
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: an encoder ("trained", "untrained", "pixels"), its features, accuracies by column."""
+    """A line of the table: an encoder ("trained", "untrained", "pixels"), its features, accuracies by column.
+
+    deviations: over seeds, of the columns that have them.
+    """
 
     encoder: str
     features: str
     accuracies: Mapping[str, float]
+    deviations: Mapping[str, float] = field(default_factory=dict)
 
 
 def table_rows(results: Mapping[str, Iterable[Result]]) -> list[Row]:
@@ -47,19 +53,31 @@ def table_rows(results: Mapping[str, Iterable[Result]]) -> list[Row]:
     for encoder, some_results in results.items():
         its_results = list(some_results)
         for features in dict.fromkeys(result.features for result in its_results):
-            rows.append(Row(encoder, features, _headlines([r for r in its_results if r.features == features])))
+            best = _headlines([result for result in its_results if result.features == features])
+            accuracies = {column: result.accuracy for column, result in best.items()}
+            deviations = {column: r.deviation for column, r in best.items() if r.deviation is not None}
+            rows.append(Row(encoder, features, accuracies, deviations))
     return rows
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """An aligned text table, accuracies in percent with one decimal, cut off and never rounded up; - where none."""
+    """An aligned text table, accuracies in percent with one decimal, cut off and never rounded up; - where none.
+
+    A deviation over seeds follows its mean, rounded up.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row.accuracies))
     lines = [["encoder", "features", *columns]]
     for row in rows:
-        numbers = [percent(row.accuracies[column]) if column in row.accuracies else "-" for column in columns]
-        lines.append([row.encoder, row.features, *numbers])
+        lines.append([row.encoder, row.features, *(_cell(row, column) for column in columns)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _cell(row: Row, column: str) -> str:
+    if column not in row.accuracies:
+        return "-"
+    text = percent(row.accuracies[column])
+    return f"{text} ±{math.ceil(row.deviations[column] * 1000) / 10:.1f}" if column in row.deviations else text
 
 
 def percent(accuracy: float) -> str:
@@ -82,7 +100,11 @@ def write_report(path: Path, subject: Subject, results: Mapping[str, Iterable[Re
 
 
 def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[str, Any]:
-    flat = [{"encoder": encoder, **asdict(result)} for encoder, some in results.items() for result in some]
+    flat = [
+        {"encoder": encoder, **asdict(result), "deviation": result.deviation}
+        for encoder, some in results.items()
+        for result in some
+    ]
     used = {result["protocol"]: PROTOCOLS[result["protocol"]] for result in flat}
     return {
         "schema": SCHEMA,
@@ -98,12 +120,12 @@ def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[s
     }
 
 
-def _headlines(results: list[Result]) -> dict[str, float]:
-    """{column: accuracy} of one encoder's results on one kind of features; a k-NN's column names its k."""
+def _headlines(results: list[Result]) -> dict[str, Result]:
+    """{column: result} of one encoder's results on one kind of features; a k-NN's column names its k."""
     columns = {}
     for protocol in dict.fromkeys(result.protocol for result in results):
         best = headline(result for result in results if result.protocol == protocol)
-        columns[f"{protocol} k={best.k}" if best.k else protocol] = best.accuracy
+        columns[f"{protocol} k={best.k}" if best.k else protocol] = best
     return columns
 
 

@@ -5,7 +5,9 @@ from typing import cast
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.evaluation.holdout import stratified_holdout
-from soda_fast.evaluation.protocols import PROTOCOLS, KnnProtocol, headline, run_protocol
+from soda_fast.evaluation.knn_protocol import KnnProtocol
+from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol
+from soda_fast.evaluation.result import headline
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.probing import Prober, encode_features

@@ -1,6 +1,7 @@
 """The linear probe against a plain loop and scikit-learn, and what it refuses."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from soda_fast.evaluation import linear_probe
-from soda_fast.evaluation.linear_probe import LinearProbe, batches_of
+from soda_fast.evaluation.linear_recipe import REFERENCE
+from soda_fast.evaluation.linear_stack import LinearStack
 from soda_fast.evaluation.numerics import l2_normalize
 
 
@@ -49,10 +51,12 @@ def plain_loop(epochs: int, batch: int, seed: int) -> nn.Sequential:
 @pytest.mark.parametrize(("epochs", "batch"), [(3, 128), (15, 128), (2, 299), (1, 600)])
 def test_equals_a_plain_loop(epochs: int, batch: int) -> None:
     expected = plain_loop(epochs, batch, seed=3)
-    probe = LinearProbe(12, 5, TRAIN.device, seed=3, epochs=epochs, batch=batch)
+    recipe = replace(REFERENCE, passes=epochs, batch=batch)
+    probe = LinearStack(recipe, torch.arange(len(TRAIN))[None], 12, 5, (3,))
     for _ in range(epochs):
-        probe.train_epoch(TRAIN, TRAIN_LABELS)
-    trained = probe.linear(probe.norm.eval()(TEST))
+        probe.train_pass(TRAIN, TRAIN_LABELS)
+    assert probe.finished
+    trained = probe.logits(TEST[None])[0, :, 0]
     torch.testing.assert_close(trained, expected(TEST), atol=1e-5, rtol=1e-5)
     accuracy = (expected(TEST).argmax(1) == TEST_LABELS).double().mean().item()
     assert linear_probe(*SETS, 5, seed=3, epochs=epochs, batch=batch) == pytest.approx(accuracy, abs=1e-9)
@@ -102,9 +106,16 @@ def test_features_of_each_epoch() -> None:
     [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (4, 3, [4]), (2, 3, [2]), (257, 128, [128, 129])],
 )
 def test_a_last_batch_of_one_joins_the_one_before(num: int, batch: int, sizes: list[int]) -> None:
-    batches = batches_of(torch.arange(num), batch)
-    assert [len(rows) for rows in batches] == sizes
-    assert torch.equal(torch.cat(batches), torch.arange(num))
+    sizes_seen = []
+
+    class Watched(LinearStack):
+        def _train_step(self, x: Tensor, y: Tensor) -> None:
+            sizes_seen.append(len(y[0]))
+            super()._train_step(x, y)
+
+    recipe = replace(REFERENCE, batch=batch)
+    Watched(recipe, torch.arange(num)[None], 12, 5, (0,)).train_pass(TRAIN, TRAIN_LABELS)
+    assert sizes_seen == sizes
 
 
 def test_trains_on_a_last_batch_of_one() -> None:

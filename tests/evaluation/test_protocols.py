@@ -1,6 +1,7 @@
 """The named protocols do what they say, once per pass, for all features together."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -18,9 +19,15 @@ from soda_fast.evaluation import (
     knn_accuracy,
     linear_probe,
     run_protocol,
+    run_protocols,
 )
+from soda_fast.evaluation.holdout import stratified_holdout
+from soda_fast.evaluation.linear_protocol import LinearProtocol
+from soda_fast.evaluation.linear_recipe import DINOV2, MAE, SOLO, View
+from soda_fast.evaluation.linear_stack import LinearStack
 
 NUM_CLASSES = 4
+DESCRIPTIONS: dict[View, str] = {"reference": "crops with 0.65", "standard": "crops"}
 CENTRES = torch.randn(NUM_CLASSES, 8, generator=torch.Generator().manual_seed(0))
 SEED = 5
 
@@ -44,12 +51,12 @@ class Images:
         self.encoded.append(split)
         return self.features(split, 0.8, seed=100 + len(split))
 
-    def augmented(self, epoch: int) -> dict[str, Tensor]:
-        self.encoded.append(f"epoch {epoch}")
-        return self.features("train", 1.0, seed=epoch)
+    def augmented(self, view: View, epoch: int) -> dict[str, Tensor]:
+        self.encoded.append(f"{view} {epoch}")
+        return self.features("train", 1.0 if view == "reference" else 1.2, seed=epoch)
 
     def provider(self) -> CachedFeatures:
-        return CachedFeatures(self.clean, self.augmented, self.split_labels, "crops with 0.65")
+        return CachedFeatures(self.clean, self.augmented, self.split_labels, DESCRIPTIONS)
 
 
 def by_features(results: list[Result]) -> Mapping[str, list[Result]]:
@@ -59,7 +66,7 @@ def by_features(results: list[Result]) -> Mapping[str, list[Result]]:
 def test_the_configuration_knows_the_same_names() -> None:
     annotation: Any = EvaluationConfig.__annotations__["protocols"]
     assert set(get_args(get_args(annotation)[0])) == set(PROTOCOLS)
-    assert set(EvaluationConfig().protocols) == set(PROTOCOLS)
+    assert set(EvaluationConfig().protocols) <= set(PROTOCOLS)
 
 
 def test_knn_dino() -> None:
@@ -80,8 +87,8 @@ def test_knn_dino() -> None:
 def test_knn_reference() -> None:
     images = Images()
     results = run_protocol("knn-reference", images.provider(), NUM_CLASSES, SEED)
-    assert images.encoded == ["epoch 0", "test"]
-    bank, queries, labels = images.augmented(0), images.clean("test"), images.split_labels
+    assert images.encoded == ["reference 0", "test"]
+    bank, queries, labels = images.augmented("reference", 0), images.clean("test"), images.split_labels
     for name, (result,) in by_features(results).items():
         expected = knn_accuracy(bank[name], labels["train"], queries[name], labels["test"], (20,), None)
         assert {result.k: result.accuracy} == expected
@@ -92,10 +99,10 @@ def test_knn_reference() -> None:
 def test_linear_reference() -> None:
     images = Images()
     results = run_protocol("linear-reference", images.provider(), NUM_CLASSES, SEED)
-    assert images.encoded == ["test", *(f"epoch {epoch}" for epoch in range(15))]
+    assert images.encoded == ["test", *(f"reference {epoch}" for epoch in range(15))]
     for name, (result,) in by_features(results).items():
         expected = linear_probe(
-            lambda epoch, name=name: normalize(images.augmented(epoch)[name]),
+            lambda epoch, name=name: normalize(images.augmented("reference", epoch)[name]),
             images.split_labels["train"],
             normalize(images.clean("test")[name]),
             images.split_labels["test"],
@@ -103,18 +110,79 @@ def test_linear_reference() -> None:
             seed=SEED,
         )
         assert result.accuracy == pytest.approx(expected, abs=1e-9)
-        assert result.setting["epochs"] == 15
-        assert result.setting["seed"] == SEED
+        assert result.setting["passes"] == 15
+        assert result.setting["seeds"] == [SEED]
         assert result.k is None
         assert headline([result]) is result
 
 
-def test_all_protocols_together_encode_every_pass_once() -> None:
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear protocols with everything as it is but their length."""
+    for name, recipe in (("mae", MAE), ("dinov2", DINOV2), ("solo", SOLO)):
+        length = {"steps": 40} if recipe.passes is None else {"passes": 12}
+        monkeypatch.setitem(PROTOCOLS, f"linear-{name}", LinearProtocol(f"linear-{name}", replace(recipe, **length)))
+
+
+def test_all_protocols_together_encode_every_pass_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
     images = Images()
-    provider = images.provider()
+    results = run_protocols(list(PROTOCOLS), images.provider(), NUM_CLASSES, (SEED, SEED + 1))
+    # 40 steps of 128 of 250 images: one step a pass.
+    passes = [*(f"reference {epoch}" for epoch in range(15)), *(f"standard {epoch}" for epoch in range(40))]
+    assert images.encoded == ["train", "test", "reference 0", *passes[1:]]
+    assert list(dict.fromkeys(result.protocol for result in results)) == list(PROTOCOLS)
+    for result in results:
+        assert len(result.per_seed) == (0 if result.protocol.startswith("knn") else 2)
+        assert (result.deviation is None) == result.protocol.startswith("knn")
+        assert not result.per_seed or result.accuracy == pytest.approx(sum(result.per_seed) / 2)
+
+
+def test_several_rates_are_chosen_on_a_slice_of_train_and_the_test_split_is_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shorten(monkeypatch)
+    read: list[int] = []
+    original = LinearStack.accuracies
+
+    def watched(self: LinearStack, features: Tensor, labels: Tensor) -> Tensor:
+        read.append(features.shape[-2])
+        return original(self, features, labels)
+
+    monkeypatch.setattr(LinearStack, "accuracies", watched)
+    results = run_protocol("linear-dinov2", Images().provider(), NUM_CLASSES, SEED)
+    held_out = len(stratified_holdout(Images().split_labels["train"].numpy(), 0.1, SEED)[1])
+    assert read == [120, held_out] * 2
+    for result in results:
+        assert result.setting["chosen_on"] == "0.1 of train"
+        assert set(result.setting["chosen_learning_rates"]) <= set(DINOV2.learning_rates)  # type: ignore[arg-type]
+        assert result.accuracy > 0.5
+
+
+def test_labels_of_the_test_split_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the test split says, the same hyperparameters are chosen."""
+    shorten(monkeypatch)
+    names = ["linear-dinov2", "linear-solo", "linear-logistic"]
+    chosen = []
+    for turn in (0, 1):
+        images = Images()
+        images.split_labels["test"] = (images.split_labels["test"] + turn) % NUM_CLASSES
+        results = run_protocols(names, images.provider(), NUM_CLASSES, (SEED,))
+        chosen.append([r.setting.get("chosen_learning_rates", r.setting.get("chosen_C")) for r in results])
+    assert chosen[0] == chosen[1]
+
+
+def test_a_protocol_gives_the_same_number_alone_and_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+    together = run_protocols(list(PROTOCOLS), Images().provider(), NUM_CLASSES, (SEED,))
     for name in PROTOCOLS:
-        run_protocol(name, provider, NUM_CLASSES, SEED)
-    assert images.encoded == ["train", "test", *(f"epoch {epoch}" for epoch in range(15))]
+        alone = run_protocol(name, Images().provider(), NUM_CLASSES, SEED)
+        assert [result for result in together if result.protocol == name] == alone
+
+
+def test_knn_lightly() -> None:
+    results = run_protocol("knn-lightly", Images().provider(), NUM_CLASSES, SEED)
+    assert {(result.k, result.setting["temperature"]) for result in results} == {(200, 0.1)}
+    assert headline(results[:1]).k == 200
 
 
 def test_ks_larger_than_the_bank_are_skipped_and_said_so() -> None:
@@ -132,7 +200,7 @@ def test_mistakes_are_named() -> None:
         run_protocol("knn", images.provider(), NUM_CLASSES, SEED)
     with pytest.raises(ValueError, match=r"outside 0\.\.1: check num_classes"):
         run_protocol("linear-reference", images.provider(), 2, SEED)
-    other = CachedFeatures(images.clean, lambda epoch: {"z": CENTRES}, images.split_labels, "crops")
+    other = CachedFeatures(images.clean, lambda view, epoch: {"z": CENTRES}, images.split_labels, DESCRIPTIONS)
     for name in ("knn-reference", "linear-reference"):
         with pytest.raises(ValueError, match=r"features \['z'\] of the training split"):
             run_protocol(name, other, NUM_CLASSES, SEED)

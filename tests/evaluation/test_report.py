@@ -22,7 +22,7 @@ RESULTS = {
         knn("z", 10, 0.5),
         knn("z", 20, 0.94999),
         knn("z", 200, 0.99),
-        linear("z", 1.0),
+        Result("linear-reference", "z", {"passes": 15}, "train: augmented; test: clean", 0.985, (), (0.98, 0.99)),
         knn("pooled", 20, 0.7),
         linear("pooled", 0.57),
     ],
@@ -58,7 +58,7 @@ def test_percent_is_the_floor_of_the_fraction(total: int) -> None:
 def test_table() -> None:
     assert format_table(table_rows(RESULTS)).splitlines() == [
         "encoder    features  knn-dino k=20  linear-reference",
-        "trained    z                  94.9             100.0",
+        "trained    z                  94.9         98.5 ±0.8",
         "trained    pooled             70.0              57.0",
         "untrained  z                   9.9                 -",
         "pixels     pixels             29.0                 -",
@@ -70,7 +70,7 @@ def test_report(tmp_path: Path) -> None:
     subject = Subject("runs/digits", 100_000, "EMA", "digits", {"train": 1347, "test": 450}, 10, 3, "CPU")
     write_report(path, subject, RESULTS | {"small": [knn("z", 10, 0.25, (20, 100, 200))]})
     report = json.loads(path.read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["checkpoint"] == {"run": "runs/digits", "images_seen": 100_000, "weights": "EMA"}
     assert report["dataset"] == "digits"
     assert report["split_sizes"] == {"train": 1347, "test": 450}
@@ -88,6 +88,8 @@ def test_report(tmp_path: Path) -> None:
         "transform": "bank and queries: clean",
         "accuracy": 0.94999,
         "skipped_ks": [],
+        "per_seed": [],
+        "deviation": None,
     }
     assert report["results"][-1]["skipped_ks"] == [20, 100, 200]
     assert [entry.name for entry in tmp_path.iterdir()] == ["evaluation.json"]
