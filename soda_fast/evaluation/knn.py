@@ -12,8 +12,8 @@ from torch import Tensor
 
 from soda_fast.evaluation.numerics import check_features, check_labels, full_precision, l2_normalize
 
-# Similarities held at once when the caller names no chunk: 64 MiB of float32.
-_SIMILARITIES_AT_ONCE = 2**24
+# Similarities held at once when the caller names no chunk: 128 MiB of float32.
+_SIMILARITIES_AT_ONCE = 2**25
 
 
 def knn_accuracy(
@@ -39,7 +39,7 @@ def knn_accuracy(
         query_labels: (M,) integers.
         ks: numbers of neighbours, each 1..N.
         temperature: of the votes exp(similarity / temperature); None: every neighbour has one vote.
-        chunk: queries compared with the bank at once; None: as many as fit 64 MiB of similarities.
+        chunk: queries compared with the bank at once; None: as many as fit 128 MiB of similarities.
 
     Returns:
         {k: accuracy in [0, 1]}, in the order of `ks`.
@@ -72,15 +72,41 @@ def knn_accuracy(
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(M, k) float32 similarities, falling, and (M, k) int64 bank rows; of equal similarities the first row first."""
     similarity = queries @ bank.T
-    values, rows = torch.topk(similarity, min(k + 1, len(bank)), dim=1)
+    values, rows = _largest(similarity, min(k + 1, len(bank)))
+    equal = values[:, 1:] == values[:, :-1]
     if k < len(bank):
-        # topk takes any of several equal values. Where the cut falls between equal ones, sort the whole row instead.
-        ambiguous = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
+        # A search takes any of several equal values. Where the cut falls between equal ones, sort the whole row.
+        ambiguous = equal[:, -1].nonzero()[:, 0]
         rows[ambiguous, :k] = _descending(similarity[ambiguous]).indices[:, :k]
     # The set is right now. Equal values in it shall stand in the bank's order.
-    rows = rows[:, :k].sort(dim=1).values
-    values, order = _descending(similarity.gather(1, rows))
-    return values, rows.gather(1, order)
+    values, rows = values[:, :k], rows[:, :k]
+    tied = equal.any(dim=1).nonzero()[:, 0]
+    if len(tied):
+        ordered = rows[tied].sort(dim=1).values
+        values[tied], order = _descending(similarity[tied].gather(1, ordered))
+        rows[tied] = ordered.gather(1, order)
+    return values, rows
+
+
+def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(M, k) values, falling, and columns of the k largest of each row; of equal values any.
+
+    A search of the whole row costs as much as the product. The k largest values lie in the k groups of columns with the
+    largest maxima, and a maximum over groups reads the row once: so the search is in N / G maxima and k G candidates.
+    """
+    count = similarity.shape[1]
+    size = 2 ** round(math.log2(max(1.0, math.sqrt(count / k))))  # the G for which both are equally many
+    width = count // size  # group j has the columns j, j + width, j + 2 width, ...; the rest is searched too
+    if size < 4 or width < k:
+        values, columns = torch.topk(similarity, k, dim=1)
+        return values, columns
+    grouped = similarity[:, : size * width].unflatten(1, (size, width))
+    groups = torch.topk(grouped.amax(dim=1), k, dim=1, sorted=False).indices
+    columns = (groups[:, None] + width * torch.arange(size, device=groups.device)[:, None]).flatten(1)
+    rest = torch.arange(size * width, count, device=groups.device).expand(len(similarity), -1)
+    columns = torch.cat([columns, rest], dim=1)
+    values, places = torch.topk(similarity.gather(1, columns), k, dim=1)
+    return values, columns.gather(1, places)
 
 
 def _descending(values: Tensor) -> torch.return_types.sort:
