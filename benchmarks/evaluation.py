@@ -1,8 +1,8 @@
 """Time k-NN and linear classifiers: python -m benchmarks.evaluation
 
-k-NN against scikit-learn's brute force on the same normalised float32 features, and against the matrix product alone; 13
-linear classifiers trained together against 13 plain loops over the same features. Each round runs all of them one after
-the other, so that a busy machine slows all; ratios are taken within a round, medians over rounds.
+k-NN against scikit-learn's brute force on the same normalised float32 features, and against the matrix product alone;
+13 linear classifiers trained together against 13 plain loops over the same features. Each round runs all of them one
+after the other, so that a busy machine slows all; ratios are taken within a round, medians over rounds.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     # argparse takes positional arguments in one piece: key=value after an option arrives as a leftover.
     options, leftovers = parser.parse_known_args(arguments)
-    if leftovers and (options.verb not in (_train, _doctor) or not all("=" in item for item in leftovers)):
+    if leftovers and (not hasattr(options, "overrides") or not all("=" in item for item in leftovers)):
         parser.error(f"unrecognized arguments: {' '.join(leftovers)}")
     if leftovers:
         options.overrides = [*options.overrides, *leftovers]
@@ -95,19 +95,36 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.weights and not options.encoder:
+        raise ValueError("--weights are those of --encoder; give both")
+    if options.encoder and options.baselines:
+        raise ValueError("--baselines are a run's; leave them out with --encoder")
     run = RunDirectory(options.run)
-    run.load_config()
+    if options.encoder:
+        config = load_config(options.run, options.overrides) if options.run.is_file() else None
+        config = config or run.load_config(options.overrides)
+        from soda_fast.evaluate import evaluate_module
+
+        evaluate_module(config, options.encoder, options.weights, options.plot)
+        return
+    run.load_config(options.overrides)
     from soda_fast.evaluate import evaluate
 
-    evaluate(run, baselines=options.baselines)
+    evaluate(run, options.baselines, options.overrides, options.plot)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from soda_fast.compare import compare
+
+    print(compare(options.runs))
 
 
 def _sample(options: argparse.Namespace) -> None:
     run = RunDirectory(options.run)
-    run.load_config()
+    run.load_config(options.overrides)
     from soda_fast.sample import sample
 
-    sample(run, options.kind, options.images, options.steps, options.guidance, options.seed)
+    sample(run, options.kind, options.images, options.steps, options.guidance, options.seed, options.overrides)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -184,8 +201,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(verb=_train)
 
-    evaluate = verbs.add_parser("evaluate", help="k-NN and linear probe of a run's encoder")
-    evaluate.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    evaluate = verbs.add_parser("evaluate", help="k-NN and linear probes of a run's encoder")
+    evaluate.add_argument("run", metavar="RUN", type=Path, help="run directory; with --encoder also a YAML file")
+    evaluate.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
+    evaluate.add_argument(
+        "--encoder",
+        metavar="SPEC",
+        help="probe another encoder on the run's data: torchvision:NAME, or MODULE:FUNCTION, which returns a module",
+    )
+    evaluate.add_argument("--weights", metavar="FILE", type=Path, help="--encoder's state dict (default: untrained)")
+    evaluate.add_argument("--plot", action="store_true", help="draw accuracies, a map, confusions, neighbours")
     evaluate.add_argument(
         "--baselines",
         nargs="*",
@@ -195,8 +220,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(verb=_evaluate)
 
+    compare = verbs.add_parser("compare", help="one table of several runs' evaluations")
+    compare.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directory or evaluation file")
+    compare.set_defaults(verb=_compare)
+
     sample = verbs.add_parser("sample", help="pictures from a run's model")
     sample.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    sample.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
     sample.add_argument("--kind", choices=("reconstruct", "interpolate"), default="reconstruct")
     sample.add_argument("--images", type=int, help="images in the picture (default: the run's sampling.images)")
     sample.add_argument("--steps", type=int, help="DDIM steps (default: the run's sampling.steps)")

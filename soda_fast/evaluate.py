@@ -1,73 +1,150 @@
-"""`soda-fast evaluate`: probes of a run's averaged encoder, the test split reported once."""
+"""`soda-fast evaluate`: probes of a run's averaged encoder or of any other, the test split reported once."""
 
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from soda_fast.build import build_model
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
+from soda_fast.data.fingerprint import fingerprint
+from soda_fast.encoders import build_encoder, encode_module
 from soda_fast.evaluation.protocols import run_protocols
+from soda_fast.evaluation.provider import CachedFeatures
 from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
 from soda_fast.evaluation.result import Result
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
+from soda_fast.plots import check_plots, draw_plots
 from soda_fast.pretrained import load_run
 from soda_fast.probing import Encode, Prober, encode_features, encode_pixels
 from soda_fast.run_directory import RunDirectory
+from soda_fast.train import resolve
 from soda_fast.training.checkpoint_files import read_manifest
 
+Encoders = Mapping[str, Callable[[Processes], Encode]]
+"""Encoders by their name in the table; built when their turn comes."""
 
-def evaluate(run: RunDirectory, baselines: Sequence[str] = ()) -> None:
+
+@dataclass(frozen=True)
+class _Origin:
+    """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject."""
+
+    run: RunDirectory
+    report: Path
+    checkpoint: str
+    images_seen: int
+    weights: str
+
+
+def evaluate(
+    run: RunDirectory, baselines: Sequence[str] = (), overrides: Sequence[str] = (), plot: bool = False
+) -> None:
     """Probe the newest checkpoint's encoder on z and on pooled features; print a table, write evaluation.json.
 
     Args:
         run: a run with a checkpoint.
         baselines: "untrained" (the same encoder with its initial weights), "pixels" (the images themselves).
+        overrides: `section.key=value` over the run's configuration.
+        plot: also draw plots/evaluation/*.png and give TensorBoard's projector the test embeddings.
 
     Raises:
-        ValueError: no run, no whole checkpoint, or a data set without a test split.
+        ValueError: no run, no whole checkpoint, a data set without a test split, or nothing to draw with.
     """
-    model, config, checkpoint = load_run(run)
+    model, config, checkpoint = load_run(run, overrides)
+    encoders: dict[str, Callable[[Processes], Encode]] = {"trained": lambda p: encode_features(_frozen(model, p))}
+    if "untrained" in baselines:
+        encoders["untrained"] = lambda p: encode_features(_frozen(build_model(config), p))
+    if "pixels" in baselines:
+        encoders["pixels"] = lambda p: encode_pixels
+    origin = _Origin(run, run.evaluation, checkpoint.name, read_manifest(checkpoint)["images_seen"], "EMA")
+    _evaluate(encoders, config, origin, plot)
+
+
+def evaluate_module(config: Config, spec: str, weights: Path | None, plot: bool = False) -> None:
+    """Probe any torch module on a configuration's data; writes evaluation-SPEC.json into `run.dir`.
+
+    Args:
+        config: its data and evaluation sections count.
+        spec, weights: see soda_fast/encoders.py.
+        plot: as in `evaluate`.
+
+    Raises:
+        ValueError: see `evaluate` and `build_encoder`.
+    """
+    module = build_encoder(spec, weights)
+    run = RunDirectory(Path(config.run.dir))
+    report = run.path / f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)}.json"
+    origin = _Origin(run, report, spec, 0, str(weights) if weights else "untrained")
+    _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, origin, plot)
+
+
+def _evaluate(encoders: Encoders, config: Config, origin: _Origin, plot: bool) -> None:
+    start = time.perf_counter()
+    if plot:
+        check_plots()
     dataset = load_dataset(config.data)
+    config = resolve(config, dataset)
     if dataset.test is None:
         raise ValueError(
             f"data.root {config.data.root}: {dataset.name} has no test split to report on; "
             "add class folders under test/ or val/"
         )
+    results: dict[str, list[Result]] = {}
     with start_processes() as processes:
-        results = {"trained": _probe(encode_features(_frozen(model, processes)), config, dataset, processes)}
-        if "untrained" in baselines:
-            untrained = _frozen(build_model(config), processes)
-            results["untrained"] = _probe(encode_features(untrained), config, dataset, processes)
-        if "pixels" in baselines:
-            results["pixels"] = _probe(encode_pixels, config, dataset, processes)
-        if processes.is_main:
-            subject = Subject(
-                run=str(run.path),
-                images_seen=read_manifest(checkpoint)["images_seen"],
-                weights="EMA",
-                dataset=dataset.name,
-                split_sizes={"train": len(dataset.train), "test": len(dataset.test)},
-                num_classes=len(dataset.class_names),
-                seed=config.run.seed,
-                device=_describe(processes.device),
+        first: CachedFeatures | None = None
+        for name, build in encoders.items():
+            provider = Prober(config, dataset, processes).provider(build(processes), dataset.train, dataset.test)
+            results[name] = run_protocols(
+                config.evaluation.protocols, provider, len(dataset.class_names), _seeds(config)
             )
-            write_report(run.evaluation, subject, results)
-            print(f"top-1 accuracy in percent on the test split of {dataset.name}, {subject.images_seen:,} images seen")
-            print(format_table(table_rows(results)))
-            print(f"all numbers: {run.evaluation}")
-            pictures = sorted(run.samples.glob("*.png"))
-            if pictures:
-                print(f"pictures:    {pictures[-1]}")
+            first = first or provider
+        if not processes.is_main:
+            return
+        subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start)
+        origin.report.parent.mkdir(parents=True, exist_ok=True)
+        write_report(origin.report, subject, results)
+        print(f"top-1 accuracy in percent on the test split of {dataset.name}, {subject.images_seen:,} images seen")
+        print(format_table(table_rows(results)))
+        print(f"{subject.seconds:,.1f} s; all numbers: {origin.report}")
+        pictures = sorted(origin.run.samples.glob("*.png"))
+        if pictures:
+            print(f"pictures:    {pictures[-1]}")
+        if plot and first is not None:
+            folder = origin.run.path / "plots" / origin.report.stem
+            for path in draw_plots(origin.run.path, folder, first, dataset, subject.images_seen):
+                print(f"plot:        {path}")
 
 
-def _probe(encode: Encode, config: Config, dataset: Dataset, processes: Processes) -> list[Result]:
-    assert dataset.test is not None, "checked by evaluate"
-    provider = Prober(config, dataset, processes).provider(encode, dataset.train, dataset.test)
-    num_classes = len(dataset.class_names)
-    seeds = range(config.run.seed, config.run.seed + config.evaluation.seeds)
-    return run_protocols(config.evaluation.protocols, provider, num_classes, seeds)
+def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.device, seconds: float) -> Subject:
+    assert dataset.test is not None, "checked by _evaluate"
+    splits = {"train": dataset.train, "test": dataset.test}
+    mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
+    kept = "L2-normalised, " if config.evaluation.l2_normalize else ""
+    return Subject(
+        run=str(origin.run.path),
+        checkpoint=origin.checkpoint,
+        images_seen=origin.images_seen,
+        weights=origin.weights,
+        dataset=dataset.name,
+        dataset_hash={name: fingerprint(images) for name, images in splits.items()},
+        transform=f"central square, {config.data.source_size} pixels, mean {mean}, deviation {std}",
+        features=f"{kept}{config.evaluation.feature_precision}",
+        split_sizes={name: len(images) for name, images in splits.items()},
+        num_classes=len(dataset.class_names),
+        seed=config.run.seed,
+        seeds=_seeds(config),
+        device=_describe(device),
+        seconds=seconds,
+    )
+
+
+def _seeds(config: Config) -> tuple[int, ...]:
+    return tuple(range(config.run.seed, config.run.seed + config.evaluation.seeds))
 
 
 def _frozen(model: SODA, processes: Processes) -> SODA:

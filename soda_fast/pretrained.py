@@ -1,7 +1,7 @@
 """The Python API: trained models from a run directory or an exported folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,13 +99,15 @@ def preprocess(config: Config) -> Preprocess:
     return Preprocess(config.data.source_size, config.data.mean, config.data.std)
 
 
-def load_run(run: RunDirectory) -> tuple[SODA, Config, Path]:
+def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Config, Path]:
     """The moving-average weights of a run's newest checkpoint, its configuration, and the checkpoint's path.
+
+    overrides: `section.key=value`, of keys that do not shape what was learnt.
 
     Raises:
         ValueError: no run, or no whole checkpoint in it.
     """
-    config = run.load_config()
+    config = run.load_config(overrides)
     checkpoint, complaints = latest(run.checkpoints)
     if checkpoint is None:
         found = f" ({complaints[0]})" if complaints else ""

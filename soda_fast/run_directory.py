@@ -13,7 +13,7 @@ evaluation.json   probes of the last checkpoint
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,21 @@ class RunDirectory:
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
 
-    def load_config(self) -> Config:
-        """The run's configuration.
+    def load_config(self, overrides: Sequence[str] = ()) -> Config:
+        """The run's configuration, with `section.key=value` over it.
 
         Raises:
-            ValueError: this is not a run's directory.
+            ValueError: this is not a run's directory, or an override would shape what was learnt.
         """
         if not self.config.is_file():
             near = difflib.get_close_matches(self.path.name, _siblings(self.path))
             hint = f"; did you mean {self.path.with_name(near[0])}?" if near else ""
             raise ValueError(f"{self.path} is not a run directory: it has no config.yaml{hint}")
-        return load_config(self.config)
+        saved = load_config(self.config)
+        config = load_config(self.config, overrides) if overrides else saved
+        for key, (before, after) in find_changes(saved, config).items():
+            raise ConfigError(f"{key}={after}: {self.path} was trained with {before!r}, which cannot change afterwards")
+        return config
 
     def make(self) -> None:
         """Make the folders.

@@ -1,5 +1,6 @@
 """`soda-fast sample`: pictures from a run's averaged model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +16,13 @@ from soda_fast.training.checkpoint_files import read_manifest
 
 
 def sample(
-    run: RunDirectory, kind: str, images: int | None, steps: int | None, guidance: float | None, seed: int
+    run: RunDirectory,
+    kind: str,
+    images: int | None,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    overrides: Sequence[str] = (),
 ) -> None:
     """Write samples/KIND-IMAGESSEEN.png from test images (train images where there is no test split).
 
@@ -23,12 +30,13 @@ def sample(
         kind: "reconstruct" (a row of images, a row made from their z) or "interpolate" (each row a way from one
             image's z to another's, on the sphere between their directions).
         images: pictures in a row; steps, guidance: of DDIM; None: the run's `sampling` section.
+        overrides: `section.key=value` over the run's configuration.
         seed: of the choice of images and of the starting noise.
 
     Raises:
         ValueError: no run, no whole checkpoint, or a setting out of range.
     """
-    model, config, checkpoint = load_run(run)
+    model, config, checkpoint = load_run(run, overrides)
     sampling = replace(
         config.sampling,
         images=config.sampling.images if images is None else images,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 from training.tiny import run_tiny, tiny_tree
 
@@ -54,6 +56,67 @@ def test_evaluate_prints_and_writes(run: Path, capsys: pytest.CaptureFixture[str
     assert {result["features"] for result in report["results"]} == {"z", "pooled", "pixels"}
 
 
+def test_evaluate_takes_overrides_and_draws(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["evaluation.protocols=[linear-reference]", "evaluation.seeds=2", "evaluation.feature_precision=bf16"]
+    assert main(["evaluate", str(run), *keys, "--plot"]) == 0
+    assert "±" in capsys.readouterr().out
+    report = json.loads((run / "evaluation.json").read_text())
+    assert report["seeds"] == [3, 4]
+    assert {result["protocol"] for result in report["results"]} == {"linear-reference"}
+    assert all(len(result["per_seed"]) == 2 for result in report["results"])
+    assert report["features"] == "bf16"
+    assert len(report["dataset_hash"]["test"]) == 64
+    for name in ("accuracy", "map", "confusion", "neighbours"):
+        assert np.asarray(Image.open(run / "plots" / "evaluation" / f"{name}.png")).std() > 10
+    assert list((run / "tensorboard").rglob("metadata.tsv"))
+
+
+def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocols = "evaluation.protocols=[knn-dino]"
+    assert main(["evaluate", str(run), protocols]) == 0
+    assert main(["evaluate", str(run), protocols, "--encoder", "torchvision:resnet18"]) == 0
+    untrained = json.loads((run / "evaluation-torchvision-resnet18.json").read_text())
+    weights = torchvision.models.resnet18(num_classes=3).state_dict()
+    torch.save(weights, run / "resnet.pt")
+    assert (
+        main(
+            ["evaluate", str(run), protocols, "--encoder", "torchvision:resnet18", "--weights", str(run / "resnet.pt")]
+        )
+        == 0
+    )
+    loaded = json.loads((run / "evaluation-torchvision-resnet18.json").read_text())
+    assert untrained["checkpoint"]["weights"] == "untrained"
+    assert loaded["checkpoint"]["weights"].endswith("resnet.pt")
+    assert untrained["results"] != loaded["results"]
+    assert untrained["dataset_hash"] == loaded["dataset_hash"]
+    capsys.readouterr()
+    assert main(["compare", str(run)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["encoder", "features", "knn-dino", "k=20"]
+    assert [line.split()[1] for line in table[1:4]] == ["torchvision:resnet18", "trained", "trained"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model.encoder.z_dim=9"], ["model.encoder.z_dim", "trained with 8"]),
+        (["evaluation.protocols=[knn]"], ["evaluation.protocols"]),
+        (["--encoder", "resnet18"], ["--encoder resnet18", "torchvision:NAME"]),
+        (["--encoder", "torchvision:resnet19"], ["resnet19", "resnet18"]),
+        (["--encoder", "math:nothing"], ["math:nothing", "nothing"]),
+        (["--encoder", "torchvision:resnet18", "--weights", "absent.pt"], ["absent.pt"]),
+        (["--weights", "absent.pt"], ["--encoder"]),
+    ],
+)
+def test_mistakes_of_evaluate(
+    run: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    for word in words:
+        assert word in error
+
+
 @pytest.mark.parametrize("kind", ["reconstruct", "interpolate"])
 def test_sample(run: Path, kind: str) -> None:
     assert main(["sample", str(run), "--kind", kind, "--images", "3", "--steps", "2"]) == 0
@@ -97,6 +160,7 @@ def test_dry_run_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) ->
         (["evaluate", "no_such_run"], ["no_such_run", "config.yaml"]),
         (["export", "no_such_run", "out"], ["no_such_run"]),
         (["sample", "no_such_run"], ["no_such_run"]),
+        (["compare", "no_such_run"], ["no_such_run", "evaluation.json"]),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -47,26 +47,41 @@ def knn_accuracy(
     Raises:
         ValueError: inputs that are empty, not finite or do not fit together; ks empty, below 1 or above N.
     """
+    queries = torch.as_tensor(queries)
+    check_features("queries", queries)
+    query_labels = check_labels("query_labels", torch.as_tensor(query_labels), queries)
+    predicted = knn_predictions(bank, bank_labels, queries, ks, temperature, chunk)
+    counts = torch.stack([(labels == query_labels).sum() for labels in predicted.values()]).tolist()
+    return {k: count / len(queries) for k, count in zip(predicted, counts, strict=True)}
+
+
+def knn_predictions(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    ks: Sequence[int] = (10, 20),
+    temperature: float | None = 0.07,
+    chunk: int | None = None,
+) -> dict[int, Tensor]:
+    """The label that k-NN gives each query: {k: (M,) int64}, in the order of `ks`. Arguments: see knn_accuracy."""
     bank, queries = torch.as_tensor(bank), torch.as_tensor(queries)
     check_features("bank", bank)
     check_features("queries", queries)
     bank_labels = check_labels("bank_labels", torch.as_tensor(bank_labels), bank)
-    query_labels = check_labels("query_labels", torch.as_tensor(query_labels), queries)
     _check_together(bank, queries)
-    ordered_ks = _checked_ks(ks, len(bank))
+    rising = _checked_ks(ks, len(bank))
     _check_settings(temperature, chunk)
 
     classes, bank_classes = torch.unique(bank_labels, return_inverse=True)
     bank, queries = l2_normalize(bank), l2_normalize(queries)
     chunk = chunk or max(1, _SIMILARITIES_AT_ONCE // len(bank))
-    correct = torch.zeros(len(ordered_ks), dtype=torch.int64, device=bank.device)
+    parts = []
     with torch.no_grad(), full_precision():
-        for some_queries, some_labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
-            similarity, neighbours = nearest(some_queries, bank, ordered_ks[-1])
-            predicted = _vote(similarity, bank_classes[neighbours], len(classes), ordered_ks, temperature)
-            correct += (classes[predicted] == some_labels).sum(dim=1)
-    accuracy = {k: count / len(queries) for k, count in zip(ordered_ks, correct.tolist(), strict=True)}
-    return {int(k): accuracy[int(k)] for k in ks}
+        for some in queries.split(chunk):
+            similarity, neighbours = nearest(some, bank, rising[-1])
+            parts.append(_vote(similarity, bank_classes[neighbours], len(classes), rising, temperature))
+    predicted = dict(zip(rising, classes[torch.cat(parts, dim=1)], strict=True))
+    return {int(k): predicted[int(k)] for k in ks}
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ def fit_logistic(
     strengths: list[float],
     *,
     max_iterations: int = 1000,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
 ) -> Tensor:
     """Weights for each C, in float64.
 

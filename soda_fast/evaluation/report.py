@@ -20,18 +20,25 @@ SCHEMA = 2  # of evaluation.json; rises when a key changes its meaning
 class Subject:
     """What was evaluated, on what.
 
-    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"). split_sizes: images by
-    split. device: in words.
+    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"). dataset_hash, split_sizes:
+    of each split. transform: of clean images, in words. features: how they are kept, in words. seed: of the run and of
+    the views. seeds: of the linear protocols. device: in words. seconds: that the evaluation took.
     """
 
     run: str
+    checkpoint: str
     images_seen: int
     weights: str
     dataset: str
+    dataset_hash: Mapping[str, str]
+    transform: str
+    features: str
     split_sizes: Mapping[str, int]
     num_classes: int
     seed: int
+    seeds: tuple[int, ...]
     device: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,22 @@ def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[s
     used = {result["protocol"]: PROTOCOLS[result["protocol"]] for result in flat}
     return {
         "schema": SCHEMA,
-        "checkpoint": {"run": subject.run, "images_seen": subject.images_seen, "weights": subject.weights},
+        "checkpoint": {
+            "run": subject.run,
+            "name": subject.checkpoint,
+            "images_seen": subject.images_seen,
+            "weights": subject.weights,
+        },
         "dataset": subject.dataset,
+        "dataset_hash": dict(subject.dataset_hash),
+        "transform": subject.transform,
+        "features": subject.features,
         "split_sizes": dict(subject.split_sizes),
         "num_classes": subject.num_classes,
         "seed": subject.seed,
+        "seeds": list(subject.seeds),
         "device": subject.device,
+        "seconds": round(subject.seconds, 3),
         "versions": versions(),
         "protocols": {name: {"source": PROTOCOLS[name].source} for name in used},
         "results": flat,

@@ -17,6 +17,22 @@ def linear(features: str, accuracy: float) -> Result:
     return Result("linear-reference", features, {"epochs": 15}, "train: augmented; test: clean", accuracy)
 
 
+SUBJECT = Subject(
+    run="runs/digits",
+    checkpoint="images-000000100000",
+    images_seen=100_000,
+    weights="EMA",
+    dataset="digits",
+    dataset_hash={"train": "12ab", "test": "34cd"},
+    transform="central square, 8 pixels",
+    features="fp32",
+    split_sizes={"train": 1347, "test": 450},
+    num_classes=10,
+    seed=3,
+    seeds=(3, 4),
+    device="CPU",
+    seconds=1.23456,
+)
 RESULTS = {
     "trained": [
         knn("z", 10, 0.5),
@@ -67,11 +83,18 @@ def test_table() -> None:
 
 def test_report(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
-    subject = Subject("runs/digits", 100_000, "EMA", "digits", {"train": 1347, "test": 450}, 10, 3, "CPU")
-    write_report(path, subject, RESULTS | {"small": [knn("z", 10, 0.25, (20, 100, 200))]})
+    write_report(path, SUBJECT, RESULTS | {"small": [knn("z", 10, 0.25, (20, 100, 200))]})
     report = json.loads(path.read_text())
     assert report["schema"] == 2
-    assert report["checkpoint"] == {"run": "runs/digits", "images_seen": 100_000, "weights": "EMA"}
+    assert report["checkpoint"] == {
+        "run": "runs/digits",
+        "name": "images-000000100000",
+        "images_seen": 100_000,
+        "weights": "EMA",
+    }
+    assert report["dataset_hash"] == {"train": "12ab", "test": "34cd"}
+    assert (report["seeds"], report["seconds"], report["features"]) == ([3, 4], 1.235, "fp32")
+    assert "8 pixels" in report["transform"]
     assert report["dataset"] == "digits"
     assert report["split_sizes"] == {"train": 1347, "test": 450}
     assert report["seed"] == 3
@@ -98,9 +121,8 @@ def test_report(tmp_path: Path) -> None:
 def test_a_number_that_is_none_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text("old")
-    subject = Subject("r", 0, "EMA", "digits", {}, 10, 0, "CPU")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_report(path, subject, {"trained": [knn("z", 20, float("nan"))]})
+        write_report(path, SUBJECT, {"trained": [knn("z", 20, float("nan"))]})
     assert path.read_text() == "old"
 
 

@@ -1,0 +1,67 @@
+"""`soda-fast compare RUN RUN ...`: the evaluations of several runs in one table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from soda_fast.evaluation.report import SCHEMA, Row, format_table, table_rows
+from soda_fast.evaluation.result import Result
+
+
+def compare(paths: Sequence[Path]) -> str:
+    """A table of all encoders in the given runs' evaluations, and what is not equal between them.
+
+    Args:
+        paths: run directories, of which every evaluation*.json counts, or such files.
+
+    Raises:
+        ValueError: a path holds no evaluation, or one of another layout.
+    """
+    files = [file for path in paths for file in _files(path)]
+    reports = [(file, _read(file)) for file in files]
+    rows = [row for file, report in reports for row in _rows(_name(file), report)]
+    return "\n".join([format_table(rows), *_differences(reports)])
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(path.glob("evaluation*.json"))
+    if not found:
+        raise ValueError(f"{path} holds no evaluation.json; run soda-fast evaluate {path}")
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        report: Any = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is no evaluation: {error}") from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise ValueError(f"{file} is no evaluation of this version (schema {SCHEMA}); run soda-fast evaluate again")
+    return report
+
+
+def _rows(name: str, report: dict[str, Any]) -> list[Row]:
+    results: dict[str, list[Result]] = {}
+    for entry in report["results"]:
+        fields = {key: entry[key] for key in ("protocol", "features", "setting", "transform", "accuracy")}
+        result = Result(**fields, skipped_ks=tuple(entry["skipped_ks"]), per_seed=tuple(entry["per_seed"]))
+        results.setdefault(f"{name} {entry['encoder']}", []).append(result)
+    return table_rows(results)
+
+
+def _differences(reports: list[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """A line for each thing in which numbers that stand side by side differ."""
+    lines = []
+    for key in ("dataset", "dataset_hash", "transform", "versions"):
+        values = {json.dumps(report[key], sort_keys=True) for _, report in reports}
+        if len(values) > 1:
+            lines.append(f"not equal: {key}" + "".join(f"\n  {_name(file)}: {report[key]}" for file, report in reports))
+    return lines
+
+
+def _name(file: Path) -> str:
+    run, kind = file.parent.name or str(file.parent.resolve().name), file.stem.removeprefix("evaluation")
+    return f"{run}{kind}"
