@@ -52,7 +52,7 @@ def draw_plots(run: Path, folder: Path, provider: CachedFeatures, dataset: Datas
     maps = map_features(test[torch.from_numpy(some)].cpu().numpy())
     written.append(_figure(folder / "map.png", lambda figure: _draw_maps(figure, maps, labels[some], dataset)))
     counts = confusion(provider, kind, len(dataset.class_names))
-    written.append(_figure(folder / "confusion.png", lambda figure: _draw_confusion(figure, counts, dataset)))
+    written.append(_figure(folder / "confusion.png", lambda figure: _draw_confusion(figure, counts, dataset), (7, 6)))
     save_png(folder / "neighbours.png", picture_of_neighbours(train, test, dataset.train, dataset.test))
     written.append(folder / "neighbours.png")
     _project(run / "tensorboard", test[torch.from_numpy(some)].cpu(), labels[some], some, dataset, images_seen)
@@ -105,10 +105,10 @@ def _tile(images: ImageSet, index: int) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
 
 
-def _figure(path: Path, draw: Callable[[Any], None]) -> Path:
+def _figure(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (10, 5)) -> Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     draw(figure)
     figure.savefig(path, dpi=120)
     return path

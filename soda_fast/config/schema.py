@@ -245,31 +245,35 @@ class ProbeViewConfig:
         )
 
 
+ProtocolName = Literal[
+    "knn-dino",
+    "knn-lightly",
+    "knn-reference",
+    "linear-reference",
+    "linear-mae",
+    "linear-dinov2",
+    "linear-solo",
+    "linear-logistic",
+]
+DuringName = Literal["knn", "linear", ProtocolName]
+
+
 @section
 class EvaluationConfig:
     """Probes of the frozen encoder: in training on a slice held out of train, at the end on the test split."""
 
-    during: Literal["none"] | Annotated[dict[Literal["knn", "linear"], Positive], Field(min_length=1)] = "none"
-    """Probes to run in training and their intervals in images, as {knn: 500000, linear: 5000000}; or none."""
+    during: Literal["none"] | Annotated[dict[Literal["knn", "linear", ProtocolName], Positive], Field(min_length=1)] = (
+        "none"
+    )
+    """Protocols to run in training and their intervals in images, as {knn-dino: 500000, linear-reference: 5000000}; or
+    none. knn and linear are short for these two. All processes encode; each protocol runs with one seed."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
     """Share of each training class that the probes in training are tested on, and not fitted to."""
     view: ProbeViewConfig = field(default_factory=ProbeViewConfig)
     """The random view of the training images in protocols that have one. Defaults: the reference implementation's."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
-    protocols: tuple[
-        Literal[
-            "knn-dino",
-            "knn-lightly",
-            "knn-reference",
-            "linear-reference",
-            "linear-mae",
-            "linear-dinov2",
-            "linear-solo",
-            "linear-logistic",
-        ],
-        ...,
-    ] = ("knn-dino", "knn-reference", "linear-reference", "linear-logistic")
+    protocols: tuple[ProtocolName, ...] = ("knn-dino", "knn-reference", "linear-reference", "linear-logistic")
     """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py. linear-mae and linear-solo encode the
     training images 90 and 100 times, linear-dinov2 1.6 million images, all through fresh random views."""
     seeds: Positive = 3

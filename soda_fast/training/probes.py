@@ -1,7 +1,5 @@
 """Probes during training, on a slice held out of train; the test split stays untouched."""
 
-from typing import cast
-
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.evaluation.holdout import stratified_holdout
@@ -12,11 +10,11 @@ from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.probing import Prober, encode_features
 
-PROTOCOL_OF = {"knn": "knn-dino", "linear": "linear-reference"}
+SHORT_NAMES = {"knn": "knn-dino", "linear": "linear-reference"}
 
 
 class Probes:
-    """k-NN and linear probe of the averaged encoder.
+    """Protocols on the averaged encoder.
 
     The slice is held out of the probes' training images. The model, which sees no labels, trains on all of train.
 
@@ -30,22 +28,31 @@ class Probes:
             return
         self.schedule.update({str(probe): every for probe, every in config.evaluation.during.items()})
         fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
-        neighbours = min(cast(KnnProtocol, PROTOCOLS["knn-dino"]).ks)
-        if "knn" in self.schedule and len(fit) < neighbours:
-            raise ValueError(
-                f"evaluation.during asks for knn, which compares with {neighbours} images or more, and {dataset.name} "
-                f"leaves {len(fit)} to compare with; set evaluation.during=none"
-            )
+        for probe in self.schedule:
+            _check_enough(probe, len(fit), dataset.name)
         self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
         self._prober = Prober(config, dataset, processes)
 
     def run(self, probe: str, model: SODA) -> dict[str, float]:
         """{"knn-dino/z": top-1 in [0, 1], ..}: the headline for each kind of features. A collective."""
         provider = self._prober.provider(encode_features(model), self._fit, self._held_out)
-        protocol = PROTOCOL_OF[probe]
+        protocol = _protocol(probe)
         results = run_protocol(protocol, provider, self.num_classes, self.config.run.seed)
         reshard(model)
         return {
             f"{protocol}/{name}": headline([result for result in results if result.features == name]).accuracy
             for name in dict.fromkeys(result.features for result in results)
         }
+
+
+def _protocol(probe: str) -> str:
+    return SHORT_NAMES.get(probe, probe)
+
+
+def _check_enough(probe: str, available: int, dataset: str) -> None:
+    protocol = PROTOCOLS[_protocol(probe)]
+    if isinstance(protocol, KnnProtocol) and available < min(protocol.ks):
+        raise ValueError(
+            f"evaluation.during asks for {probe}, which compares with {min(protocol.ks)} images or more, and {dataset} "
+            f"leaves {available} to compare with; leave it out, or set evaluation.during=none"
+        )

@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from soda_fast.evaluation.features import extract_features, own_count, padded_share
+from soda_fast.evaluation.numerics import l2_normalize
 
 NUM_SAMPLES = 23
 BATCH = 4
@@ -116,6 +117,7 @@ def work(rank: int, world: int, port: int, folder: Path) -> None:
         return encode(images)
 
     features = extract_features(counted, share(rank, world), NUM_SAMPLES)
+    kept = extract_features(encode, share(rank, world), NUM_SAMPLES, dtype=torch.bfloat16, normalize=True)
     few = extract_features(encode, share(rank, world, 2), 2)
     damaged = [(images, np.where(indices == 11, 12, indices)) for images, indices in share(rank, world)]
     message = ""
@@ -123,7 +125,9 @@ def work(rank: int, world: int, port: int, folder: Path) -> None:
         extract_features(encode, damaged, NUM_SAMPLES)
     except RuntimeError as error:
         message = str(error)
-    torch.save({"features": features, "few": few, "calls": calls, "message": message}, folder / f"{rank}.pt")
+    torch.save(
+        {"features": features, "kept": kept, "few": few, "calls": calls, "message": message}, folder / f"{rank}.pt"
+    )
     dist.destroy_process_group()
 
 
@@ -137,6 +141,7 @@ def test_several_processes(world: int, tmp_path: Path) -> None:
     for result in results:
         assert torch.equal(result["features"]["pixels"], IMAGES.flatten(1))
         assert torch.equal(result["features"]["z"], IMAGES.flatten(1)[:, :5].bfloat16().float())
+        assert torch.equal(result["kept"]["pixels"], l2_normalize(IMAGES.flatten(1)).bfloat16())
         assert torch.equal(result["few"]["pixels"], IMAGES[:2].flatten(1))
         assert result["calls"] == results[0]["calls"]
         assert "1 missing: 11; 1 there more than once: 12" in result["message"]

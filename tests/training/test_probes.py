@@ -29,6 +29,16 @@ def test_fit_and_held_out_share_train_between_them() -> None:
     assert len(probes._fit) + len(probes._held_out) == len(dataset.train)
 
 
+def test_any_protocol_can_be_named() -> None:
+    config = config_with({"knn-lightly": 100, "linear-logistic": 200})
+    dataset = load_dataset(config.data)
+    with start_processes("cpu") as processes:
+        probes = Probes(config, replace(dataset, test=None), processes)
+        assert probes.schedule == {"knn-lightly": 100, "linear-logistic": 200}
+        accuracies = probes.run("knn-lightly", build_model(config).eval())
+    assert accuracies.keys() == {"knn-lightly/z", "knn-lightly/pooled"}
+
+
 def test_too_few_images_are_told_at_the_start() -> None:
     config = config_with({"knn": 100})
     dataset = load_dataset(config.data)
