@@ -14,7 +14,7 @@ def memory_finding(config: Config, hardware: Hardware) -> Finding:
     verdict = plan.verdict(hardware.memory_bytes)
     one = "on one GPU" if hardware.on_gpu else "on the CPU"
     place = f"on each of {plan.processes} GPUs" if plan.processes > 1 else one
-    text = f"{plan.peak_bytes / _GIB:.1f} GiB at the peak predicted {place} ({plan.setting}), {verdict}"
+    text = f"{plan.peak_bytes / _GIB:.2f} GiB at the peak predicted {place} ({plan.setting}), {verdict}"
     if "does not fit" in verdict:
         return Finding("wrong", "memory", text)
     return Finding("slow" if "may not fit" in verdict else "ok", "memory", text)
