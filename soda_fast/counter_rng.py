@@ -10,8 +10,11 @@ so a sample at a position of the run gets the same numbers on any process, in an
 
 import math
 import zlib
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_kernels import counter_bits, why_not_triton
@@ -20,6 +23,7 @@ _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_CACHED_BLOCKS = 8192  # counters worked on at a time: 6 arrays of 64 KiB
 
 
 def stream_id(name: str) -> int:
@@ -58,13 +62,54 @@ def bits(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
 
 
 def _bits(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
-    """`counter_bits` in plain PyTorch."""
+    """`counter_bits` without Triton."""
+    if positions.device.type == "cpu":
+        return torch.from_numpy(_bits_on_cpu(seed, stream, positions.numpy(), count))
     block = torch.arange(-(-count // 4), device=positions.device)[None, :]
     position = positions[:, None]
     position, block = torch.broadcast_tensors(position, block)
     counter = (block, torch.full_like(block, stream), position & _MASK, position >> 32)
     words = philox(counter, (seed & _MASK, seed >> 32))
     return torch.stack(words, dim=-1).flatten(1)[:, :count]
+
+
+def _bits_on_cpu(seed: int, stream: int, positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The same in NumPy, a few rows at a time and in place, so that all stays in the processor's cache: the plain way
+    is bound by memory, and takes five times as long."""
+    blocks = -(-count // 4)
+    words = np.empty((len(positions), blocks, 4), np.int64)
+    rows = max(1, _CACHED_BLOCKS // max(blocks, 1))
+    for start in range(0, len(positions), rows):
+        some = positions[start : start + rows].astype(np.uint64)[:, None]
+        counter = np.empty((4, len(some), blocks), np.uint64)
+        counter[0], counter[1] = np.arange(blocks, dtype=np.uint64), stream
+        counter[2], counter[3] = some & np.uint64(_MASK), some >> np.uint64(32)
+        _philox_in_place(counter, (seed & _MASK, seed >> 32))
+        for number in range(4):
+            words[start : start + rows, :, number] = counter[number]
+    return words.reshape(len(positions), 4 * blocks)[:, :count]
+
+
+def _philox_in_place(counter: NDArray[np.uint64], key: tuple[int, int]) -> None:
+    """`philox` on (4, ...) words, which it writes over."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    product0, product1 = np.empty_like(c0), np.empty_like(c0)
+    mask, half, multipliers = np.uint64(_MASK), np.uint64(32), [np.uint64(m) for m in _MULTIPLIERS]
+    for _ in range(_ROUNDS):
+        np.multiply(c0, multipliers[0], out=product0)
+        np.multiply(c2, multipliers[1], out=product1)
+        _mix(product1, c1, np.uint64(k0), half, out=c0)
+        _mix(product0, c3, np.uint64(k1), half, out=c2)
+        np.bitwise_and(product1, mask, out=c1)
+        np.bitwise_and(product0, mask, out=c3)
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+
+
+def _mix(product: NDArray[Any], word: NDArray[Any], key: np.uint64, half: np.uint64, out: NDArray[Any]) -> None:
+    """out = high half of the product ^ word ^ key."""
+    np.right_shift(product, half, out=out)
+    np.bitwise_xor(out, word, out=out)
+    np.bitwise_xor(out, key, out=out)
 
 
 def uniform(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
@@ -80,11 +125,20 @@ def integers(seed: int, stream: str, positions: Tensor, low: int, high: int) -> 
 
 def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
-    count = math.prod(shape)
+    if positions.device.type != "cpu" or len(positions) < 2:
+        return _normal(seed, stream, positions, math.prod(shape)).view(-1, *shape)
+    # Below 2**15 elements PyTorch starts no other threads, which on a busy machine wait for one another.
+    rows = max(1, (4 * _CACHED_BLOCKS - 1) // max(math.prod(shape), 1))
+    parts = [_normal(seed, stream, some, math.prod(shape)) for some in positions.split(rows)]
+    return torch.cat(parts).view(-1, *shape)
+
+
+def _normal(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+    """(N, count) float32."""
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)
     unit = (words.float() + 0.5) * 2.0**-32
     # Rounding to float32 can reach exactly 1, whose logarithm is 0: harmless. It never reaches 0.
     radius = torch.sqrt(-2.0 * torch.log(unit[..., 0::2]))
     angle = (2.0 * math.pi) * unit[..., 1::2]
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return pairs.flatten(1)[:, :count].view(-1, *shape)
+    return pairs.flatten(1)[:, :count]
