@@ -151,10 +151,13 @@ def _views(config: Config) -> Iterator[Contradiction]:
         ("evaluation.view", probe),
     ):
         yield from _ordered(name, view)
+    yield from _blur("source", config.data.source, config.data.source_size)
+    yield from _blur("target", config.data.target, config.data.target_size)
 
 
 def _ordered(name: str, view: ViewConfig) -> Iterator[Contradiction]:
-    for key, (low, high) in (("crop_scale", view.crop_scale), ("crop_ratio", view.crop_ratio)):
+    ranges = {"crop_scale": view.crop_scale, "crop_ratio": view.crop_ratio, "blur_sigma": view.blur_sigma}
+    for key, (low, high) in ranges.items():
         if low > high:
             text = f"{name}.{key} is {show([low, high])}; the smaller must come first, as {show([high, low])}"
             yield (f"{name}.{key}",), text
@@ -170,6 +173,16 @@ def _profile(config: Config) -> Iterator[Contradiction]:
             ("profile.slow_factor",),
             f"profile.slow_factor is {factor:g}: every other step is slower than the median; give more than 1, or 0",
         )
+
+
+def _blur(name: str, view: ViewConfig, size: int) -> Iterator[Contradiction]:
+    """torchvision reflects the view at its border, which it cannot do farther than the view is wide."""
+    if view.blur_probability and (view.blur_kernel % 2 == 0 or view.blur_kernel >= 2 * size):
+        text = (
+            f"data.{name}.blur_kernel is {view.blur_kernel}; it must be odd and below {2 * size}, twice "
+            f"data.{name}_size; a tenth of the view's side is customary"
+        )
+        yield (f"data.{name}.blur_kernel",), text
 
 
 RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (

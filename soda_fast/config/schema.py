@@ -54,6 +54,28 @@ class ViewConfig:
     """Operations that RandAugment applies one after the other, each drawn from 14."""
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30, strict=True)] = 9
     """Strength of RandAugment's operations, 0..30 (torchvision's 31 bins)."""
+    jitter_probability: Probability = 0.0
+    """Probability that brightness, contrast, saturation and hue then change, in an order drawn for each view."""
+    jitter_brightness: NonNegativeFloat = 0.4
+    """Brightness is multiplied by a factor of 1 - this (at least 0) to 1 + this. 0: it stays."""
+    jitter_contrast: NonNegativeFloat = 0.4
+    """The same for contrast."""
+    jitter_saturation: NonNegativeFloat = 0.2
+    """The same for saturation."""
+    jitter_hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.1
+    """Largest change of hue either way, in turns of the colour circle, 0..0.5."""
+    grayscale_probability: Probability = 0.0
+    """Probability that the view then loses its colours."""
+    blur_probability: Probability = 0.0
+    """Probability that a Gaussian then blurs the view."""
+    blur_kernel: Positive = 3
+    """Pixels, an odd number, at which the Gaussian is cut off; about a tenth of the view's side is customary."""
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
+    """Smallest and largest deviation of the Gaussian, in pixels; drawn uniformly."""
+    solarize_probability: Probability = 0.0
+    """Probability that grey levels from `solarize_threshold` on are then inverted."""
+    solarize_threshold: Annotated[float, Field(ge=0, le=256, strict=True)] = 128.0
+    """The first grey level that solarizing inverts, 0..256."""
 
 
 @section

@@ -1,7 +1,7 @@
 """Plans carried out by DALI: on a GPU where one is given, else on CPU threads.
 
-DALI decodes, cuts, resizes and mirrors; RandAugment follows on the same device, in `randaugment.py`. DALI's own
-conditionals would split the batch for every operation, which costs more than all operations together.
+DALI decodes, cuts, resizes and mirrors; all further operations follow on the same device, in `pixel_operations.py`.
+DALI's own conditionals would split the batch for every operation, which costs more than all operations together.
 
 Beside torchvision, on CPUs: the same decoded pixels; resized views differ by at most one grey level, except on the
 outermost pixels of a view that was made smaller, where DALI repeats the box's edge and Pillow shortens the filter.
@@ -18,7 +18,7 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
 from soda_fast.data.image_set import ArrayImages, ImageSet
-from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 from soda_fast.store.pictures import encode_png
@@ -51,7 +51,7 @@ class DaliExecutor:
             outputs = self._run(self._decode(indices), plans)
         assert outputs is not None, "DALI refuses a PNG written by Pillow"
         views = [self._copy(output) for output in outputs]
-        return [apply_randaugment(view, plan) for view, plan in zip(views, plans, strict=True)]
+        return [apply_operations(view, plan) for view, plan in zip(views, plans, strict=True)]
 
     def _run(self, images: Any, plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""

@@ -1,4 +1,12 @@
-"""RandAugment's operations: their names, their strengths, their geometry. Pure numbers, torchvision's to the letter."""
+"""Operations on a view's pixels: names, strengths, geometry. Pure numbers, torchvision's to the letter.
+
+The strength of an operation, a float64, is
+
+    Shears: a ratio. Translations: a bin of 31, with its sign, because their pixels follow from the view's size
+    (`in_pixels`). Rotate: degrees counter-clockwise. Brightness, Color, Contrast, Sharpness: the change of a factor
+    around 1. Posterize: bits kept. Solarize: the first grey level inverted. Hue: turns of the colour circle.
+    Blur: the Gaussian's deviation in pixels. Others: 0.
+"""
 
 import math
 from functools import cache
@@ -21,7 +29,10 @@ OPERATIONS = (
     "AutoContrast",
     "Equalize",
 )
-"""In torchvision's order. The first leaves the image as it is, and stands where RandAugment does not apply."""
+"""RandAugment's, in torchvision's order. The first leaves the image as it is, and stands where none applies."""
+
+NAMES = (*OPERATIONS, "Hue", "Grayscale", "Blur")
+"""All operations that a plan may hold. A plan's numbers are places in this list."""
 
 IDENTITY = 0
 GEOMETRIC = frozenset({"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"})
@@ -38,23 +49,17 @@ def _scale(start: float, end: float, bin_index: int) -> float:
     return float(torch.linspace(start, end, NUM_BINS)[bin_index])
 
 
-def magnitude(name: str, bin_index: int, size: int, negative: bool = False) -> float:
-    """The strength of an operation, as torchvision's RandAugment with 31 bins has it.
+def strength(name: str, bin_index: int, negative: bool = False) -> float:
+    """How strong RandAugment with 31 bins, as torchvision has it, makes an operation.
 
     Args:
         name: one of OPERATIONS.
         bin_index: 0..30.
-        size: side of the square view in pixels.
         negative: the drawn sign; without effect on operations that have none.
-
-    Returns:
-        Shears: a ratio. Translations: pixels. Rotate: degrees counter-clockwise. Brightness, Color, Contrast,
-        Sharpness: the change of a factor around 1. Posterize: bits kept. Solarize: the first grey level inverted.
-        Others: 0.
     """
     sign = -1.0 if negative and name in SIGNED else 1.0
     if name.startswith("Translate"):
-        return sign * _scale(0.0, 150.0 / 331.0 * size, bin_index)
+        return sign * bin_index
     if name == "Posterize":
         return float(8 - round(4 * bin_index / (NUM_BINS - 1)))
     if name == "Solarize":
@@ -62,12 +67,18 @@ def magnitude(name: str, bin_index: int, size: int, negative: bool = False) -> f
     return sign * _scale(0.0, _STRONGEST[name], bin_index) if name in _STRONGEST else 0.0
 
 
+def in_pixels(translation: float, size: int) -> float:
+    """The strength of a translation, in pixels of a square view of this side."""
+    return math.copysign(_scale(0.0, 150.0 / 331.0 * size, int(abs(translation))), translation)
+
+
+@cache
 def inverse_affine(name: str, strength: float, size: int) -> tuple[float, float, float, float, float, float]:
     """The map of a geometric operation from the view it makes to the view it gets.
 
     Args:
         name: one of GEOMETRIC.
-        strength: what `magnitude` returned.
+        strength: as above.
         size: side of the square view in pixels.
 
     Returns:
@@ -80,9 +91,9 @@ def inverse_affine(name: str, strength: float, size: int) -> tuple[float, float,
     if name == "ShearY":
         return (1.0, 0.0, 0.0, strength, 1.0, 0.0)
     if name == "TranslateX":
-        return (1.0, 0.0, -float(int(strength)), 0.0, 1.0, 0.0)
+        return (1.0, 0.0, -float(int(in_pixels(strength, size))), 0.0, 1.0, 0.0)
     if name == "TranslateY":
-        return (1.0, 0.0, 0.0, 0.0, 1.0, -float(int(strength)))
+        return (1.0, 0.0, 0.0, 0.0, 1.0, -float(int(in_pixels(strength, size))))
     angle = -math.radians(strength % 360.0)
     # Pillow rounds as well; without it a pixel exactly between two others could go the other way.
     cos, sin, centre = round(math.cos(angle), 15), round(math.sin(angle), 15), size / 2

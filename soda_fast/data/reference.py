@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from soda_fast.data.image_set import ImageSet
-from soda_fast.data.operations import OPERATIONS, magnitude
+from soda_fast.data.operations import NAMES, in_pixels
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 
@@ -56,9 +56,12 @@ def execute(image: Image.Image, plan: ViewPlan, row: int, size: int) -> Image.Im
     view = F.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=True)
     if plan.flip[row]:
         view = F.hflip(view)
-    for index, negative in zip(plan.operations[row], plan.negative[row], strict=True):
-        name = OPERATIONS[index]
-        view = _APPLY[name](view, magnitude(name, plan.magnitude_bin, size, bool(negative)))
+    for index, strength in zip(plan.operations[row], plan.strengths[row], strict=True):
+        name = NAMES[index]
+        if name == "Blur":
+            view = F.gaussian_blur(view, [plan.blur_kernel, plan.blur_kernel], float(strength))
+        else:
+            view = _APPLY[name](view, float(strength))
     return view
 
 
@@ -68,12 +71,16 @@ def _affine(view: Image.Image, shift: tuple[int, int], shear: tuple[float, float
     return F.affine(view, 0.0, list(shift), 1.0, degrees, _NEAREST, fill=None, center=[0, 0] if corner else None)
 
 
+def _pixels(translation: float, view: Image.Image) -> int:
+    return int(in_pixels(translation, view.width))
+
+
 _APPLY: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Identity": lambda view, _: view,
     "ShearX": lambda view, m: _affine(view, (0, 0), (m, 0.0), corner=True),
     "ShearY": lambda view, m: _affine(view, (0, 0), (0.0, m), corner=True),
-    "TranslateX": lambda view, m: _affine(view, (int(m), 0), (0.0, 0.0), corner=False),
-    "TranslateY": lambda view, m: _affine(view, (0, int(m)), (0.0, 0.0), corner=False),
+    "TranslateX": lambda view, m: _affine(view, (_pixels(m, view), 0), (0.0, 0.0), corner=False),
+    "TranslateY": lambda view, m: _affine(view, (0, _pixels(m, view)), (0.0, 0.0), corner=False),
     "Rotate": lambda view, m: F.rotate(view, m, _NEAREST, fill=None),
     "Brightness": lambda view, m: F.adjust_brightness(view, 1.0 + m),
     "Color": lambda view, m: F.adjust_saturation(view, 1.0 + m),
@@ -83,4 +90,6 @@ _APPLY: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Solarize": lambda view, m: F.solarize(view, m),
     "AutoContrast": lambda view, _: F.autocontrast(view),
     "Equalize": lambda view, _: F.equalize(view),
+    "Hue": lambda view, m: F.adjust_hue(view, m),
+    "Grayscale": lambda view, _: F.rgb_to_grayscale(view, num_output_channels=3),
 }

@@ -4,6 +4,7 @@ A plan of one position does not depend on who else is in the batch, on the proce
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from soda_fast import counter_rng
 from soda_fast.config.schema import ViewConfig
-from soda_fast.data.operations import IDENTITY, OPERATIONS
+from soda_fast.data.colour_plan import colour_steps, describe_colour
+from soda_fast.data.operations import IDENTITY, OPERATIONS, strength
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after as many
 
@@ -26,9 +28,9 @@ class ViewPlan:
 
     top, left, height, width: (N,) int64, the box in pixels of the original image, inside it.
     flip: (N,) bool, mirror left to right.
-    operations: (N, K) int64, indices into OPERATIONS; Identity where RandAugment does not apply.
-    negative: (N, K) bool, the sign of each operation's magnitude.
-    magnitude_bin: the strength of all operations, 0..30.
+    operations: (N, K) int64, places in operations.NAMES, one after the other; Identity where nothing is to be done.
+    strengths: (N, K) float64, as operations.py defines them.
+    blur_kernel: side of a blur's kernel in pixels, odd; torchvision's is cut off there.
     """
 
     top: Ints
@@ -37,11 +39,16 @@ class ViewPlan:
     width: Ints
     flip: Bools
     operations: Ints
-    negative: Bools
-    magnitude_bin: int
+    strengths: Floats
+    blur_kernel: int = 1
 
     def __len__(self) -> int:
         return len(self.top)
+
+    def rows(self, which: slice | Ints) -> "ViewPlan":
+        """The plan of some of the images."""
+        boxes = (self.top[which], self.left[which], self.height[which], self.width[which])
+        return ViewPlan(*boxes, self.flip[which], self.operations[which], self.strengths[which], self.blur_kernel)
 
 
 def plan(view: ViewConfig, seed: int, stream: str, positions: Ints, heights: Ints, widths: Ints) -> ViewPlan:
@@ -61,21 +68,22 @@ def plan(view: ViewConfig, seed: int, stream: str, positions: Ints, heights: Int
     where = torch.from_numpy(np.ascontiguousarray(positions, np.int64))
     gates = counter_rng.uniform(seed, f"{stream}/gate", where, 3).numpy()
     cropped = gates[:, 0] < view.crop_flip_probability
-    augmented = gates[:, 2] < view.randaugment_probability
     draws = counter_rng.uniform(seed, f"{stream}/crop", where, 4 * _ATTEMPTS).numpy().reshape(-1, _ATTEMPTS, 4)
     random_box = random_resized_crop(draws, heights, widths, view.crop_scale, view.crop_ratio)
     top, left, height, width = np.where(cropped, random_box, central_square(heights, widths))
-    operations, negative = _randaugment(view, seed, stream, where, augmented)
     flip = cropped & (gates[:, 1] < view.flip_probability)
-    return ViewPlan(top, left, height, width, flip, operations, negative, view.randaugment_magnitude)
+    steps = [_randaugment(view, seed, stream, where, gates[:, 2] < view.randaugment_probability)]
+    steps += colour_steps(view, seed, stream, where)
+    operations, strengths = (np.concatenate(columns, axis=1) for columns in zip(*steps, strict=True))
+    return ViewPlan(top, left, height, width, flip, operations, strengths, view.blur_kernel)
 
 
 def clean_plan(heights: Ints, widths: Ints) -> ViewPlan:
     """The plan without chance: the central square. heights, widths: (N,) int64 pixels."""
     top, left, height, width = central_square(heights, widths)
     count = len(heights)
-    nothing = np.zeros((count, 0), np.int64)
-    return ViewPlan(top, left, height, width, np.zeros(count, bool), nothing, nothing.astype(bool), magnitude_bin=0)
+    nothing = np.zeros((count, 0))
+    return ViewPlan(top, left, height, width, np.zeros(count, bool), nothing.astype(np.int64), nothing)
 
 
 def describe_view(view: ViewConfig) -> str:
@@ -90,12 +98,12 @@ def describe_view(view: ViewConfig) -> str:
             f"; RandAugment ({view.randaugment_num_ops} operations, magnitude {view.randaugment_magnitude}) "
             f"with probability {view.randaugment_probability:g}"
         )
-    return words
+    return "; ".join([words, *describe_colour(view)])
 
 
 def check_view(view: ViewConfig, name: str) -> None:
     """ValueError if a range of data.NAME has its larger end first."""
-    for key in ("crop_scale", "crop_ratio"):
+    for key in ("crop_scale", "crop_ratio", "blur_sigma"):
         low, high = getattr(view, key)
         if low > high:
             raise ValueError(f"data.{name}.{key} is [{low}, {high}]; give the smaller number first")
@@ -146,9 +154,17 @@ def _fallback(heights: Ints, widths: Ints, ratio: tuple[float, float]) -> Ints:
 
 def _randaugment(
     view: ViewConfig, seed: int, stream: str, positions: torch.Tensor, augmented: Bools
-) -> tuple[Ints, Bools]:
-    """(N, K) operations and signs; Identity where RandAugment does not apply."""
+) -> tuple[Ints, Floats]:
+    """(N, K) operations and strengths; Identity where RandAugment does not apply."""
     count = view.randaugment_num_ops
     draws = counter_rng.uniform(seed, f"{stream}/randaugment", positions, 2 * count).numpy()
     operations = np.floor(draws[:, :count] * len(OPERATIONS)).astype(np.int64)
-    return np.where(augmented[:, None], operations, IDENTITY), draws[:, count:] < 0.5
+    operations = np.where(augmented[:, None], operations, IDENTITY)
+    negative = (draws[:, count:] < 0.5).astype(np.int64)
+    return operations, _strengths(view.randaugment_magnitude)[negative, operations]
+
+
+@cache
+def _strengths(bin_index: int) -> Floats:
+    """(2, 14): RandAugment's strengths, without and with the sign."""
+    return np.array([[strength(name, bin_index, negative) for name in OPERATIONS] for negative in (False, True)])

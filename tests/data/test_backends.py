@@ -44,11 +44,7 @@ def views_of(
     parts = []
     for start in range(0, len(images), batch):
         rows = np.arange(start, min(start + batch, len(images)))
-        some = [
-            ViewPlan(*(getattr(p, f)[rows] for f in list(vars(p)) if f != "magnitude_bin"), p.magnitude_bin)
-            for p in plans
-        ]
-        parts.append([view.numpy() for view in execute(rows, some)])
+        parts.append([view.numpy() for view in execute(rows, [p.rows(rows) for p in plans])])
     execute.close()
     return [np.concatenate(views) for views in zip(*parts, strict=True)]
 
@@ -130,7 +126,7 @@ def test_cutting_and_mirroring_without_resizing_is_exact() -> None:
     count, generator = len(images), np.random.default_rng(0)
     top, left = generator.integers(0, 37 - 16 + 1, count), generator.integers(0, 61 - 16 + 1, count)
     side, nothing = np.full(count, 16), np.zeros((count, 0), np.int64)
-    planned = ViewPlan(top, left, side, side, generator.random(count) < 0.5, nothing, nothing.astype(bool), 0)
+    planned = ViewPlan(top, left, side, side, generator.random(count) < 0.5, nothing, nothing.astype(float))
     for backend in ("dali", "torchvision"):
         (views,) = views_of(images, [planned], [16], backend)
         for row, view in enumerate(views):

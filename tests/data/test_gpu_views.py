@@ -10,7 +10,7 @@ import torch
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import TrainLoader
-from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import plan
 from tests.data.pictures import array_set, pixels
 
@@ -28,7 +28,7 @@ def test_randaugment_is_equal_in_every_grey_level() -> None:
     sizes = np.full(count, 48)
     view = ViewConfig(randaugment_probability=1.0, randaugment_num_ops=3)
     planned = plan(view, 0, "source", np.arange(count), sizes, sizes)
-    assert torch.equal(apply_randaugment(images.to(GPU), planned).cpu(), apply_randaugment(images.clone(), planned))
+    assert torch.equal(apply_operations(images.to(GPU), planned).cpu(), apply_operations(images.clone(), planned))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision.transforms import RandAugment
 from torchvision.transforms import functional as F
 
-from soda_fast.data.operations import GEOMETRIC, OPERATIONS, SIGNED, inverse_affine, magnitude
-from soda_fast.data.randaugment import apply_randaugment
+from soda_fast.data.operations import GEOMETRIC, OPERATIONS, SIGNED, in_pixels, inverse_affine, strength
+from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.reference import execute
 from soda_fast.data.views import ViewPlan
 from tests.data.pictures import pixels
@@ -21,7 +21,15 @@ def operation_plan(operations: np.ndarray, negative: np.ndarray, bin_index: int,
     """Nothing but operations (N, K) on whole views of this size."""
     count = len(operations)
     zero, whole = np.zeros(count, np.int64), np.full(count, size)
-    return ViewPlan(zero, zero, whole, whole, np.zeros(count, bool), operations, negative, bin_index)
+    pairs = zip(operations.flat, negative.flat, strict=True)
+    strengths = np.array([strength(OPERATIONS[place], bin_index, bool(sign)) for place, sign in pairs])
+    return ViewPlan(zero, zero, whole, whole, np.zeros(count, bool), operations, strengths.reshape(operations.shape))
+
+
+def magnitude(name: str, bin_index: int, size: int, negative: bool = False) -> float:
+    """A strength as torchvision has it, with translations in pixels."""
+    planned = strength(name, bin_index, negative)
+    return in_pixels(planned, size) if name.startswith("Translate") else planned
 
 
 def square_images(name: str, size: int, count: int) -> np.ndarray:
@@ -51,7 +59,7 @@ def test_operation_equals_torchvision_in_every_grey_level(name: str, images: str
         for negative in (False, True) if name in SIGNED else (False,):
             operations = np.full((len(before), 1), OPERATIONS.index(name))
             planned = operation_plan(operations, np.full(operations.shape, negative), bin_index, size)
-            ours = apply_randaugment(torch.from_numpy(before.copy()), planned).numpy()
+            ours = apply_operations(torch.from_numpy(before.copy()), planned).numpy()
             theirs = [
                 np.asarray(execute(Image.fromarray(image), planned, row, size)) for row, image in enumerate(before)
             ]
@@ -69,7 +77,7 @@ def test_extreme_images(name: str) -> None:
     before[3] = 100 + np.arange(size)[:, None, None] % 2
     before[4] = 255
     planned = operation_plan(np.full((5, 1), OPERATIONS.index(name)), np.zeros((5, 1), bool), 9, size)
-    ours = apply_randaugment(torch.from_numpy(before.copy()), planned).numpy()
+    ours = apply_operations(torch.from_numpy(before.copy()), planned).numpy()
     for row, image in enumerate(before):
         np.testing.assert_array_equal(ours[row], np.asarray(execute(Image.fromarray(image), planned, row, size)))
 
@@ -82,7 +90,7 @@ def test_chains_of_operations_equal_torchvision(images: str) -> None:
     negative = np.random.default_rng(0).random(pairs.shape) < 0.5
     before = square_images(images, size, 64)[np.arange(len(pairs)) % 64]
     planned = operation_plan(pairs, negative, 9, size)
-    ours = apply_randaugment(torch.from_numpy(before.copy()), planned).numpy()
+    ours = apply_operations(torch.from_numpy(before.copy()), planned).numpy()
     for row, image in enumerate(before):
         theirs = np.asarray(execute(Image.fromarray(image), planned, row, size))
         np.testing.assert_array_equal(ours[row], theirs, err_msg=str([OPERATIONS[i] for i in pairs[row]]))
@@ -93,7 +101,7 @@ def test_geometry_moves_what_torchvision_moves(name: str) -> None:
     """The matrix, read as a map of points, gives torchvision's result wherever it does not hit a pixel's edge."""
     bin_index, size = 19, 40
     image = square_images("clouds", 40, 1)[0]
-    a, b, c, d, e, f = inverse_affine(name, magnitude(name, bin_index, size), size)
+    a, b, c, d, e, f = inverse_affine(name, strength(name, bin_index), size)
     y, x = np.mgrid[:size, :size] + 0.5
     source_x, source_y = a * x + b * y + c, d * x + e * y + f
     clear = np.minimum(np.abs(source_x - np.round(source_x)), np.abs(source_y - np.round(source_y))) > 1e-3
@@ -125,6 +133,6 @@ def test_the_reference_is_torchvisions_own_randaugment() -> None:
 def test_the_reference_crops_resizes_and_mirrors_as_torchvision() -> None:
     image = Image.fromarray(pixels("noise")[0])
     one = np.array([[True]])
-    planned = ViewPlan(*np.array([[3], [5], [20], [30]]), one[0], np.zeros((1, 0), np.int64), one[:, :0], 0)
+    planned = ViewPlan(*np.array([[3], [5], [20], [30]]), one[0], np.zeros((1, 0), np.int64), np.zeros((1, 0)))
     expected = F.hflip(F.resize(F.crop(image, 3, 5, 20, 30), [16, 16], F.InterpolationMode.BILINEAR))
     np.testing.assert_array_equal(np.asarray(execute(image, planned, 0, 16)), np.asarray(expected))

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as F
 
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import ProbeViewConfig
-from soda_fast.data.operations import OPERATIONS
+from soda_fast.data.operations import OPERATIONS, SIGNED
 from soda_fast.data.views import ViewPlan, central_square, clean_plan, plan, random_resized_crop
 
 MANY = 20_000
@@ -22,7 +22,7 @@ def planned(view: ViewConfig, height: int = 32, width: int = 32, count: int = MA
 
 
 def rows_of(whole: ViewPlan, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {f.name: getattr(whole, f.name)[rows] for f in fields(whole) if f.name != "magnitude_bin"}
+    return {f.name: getattr(whole, f.name)[rows] for f in fields(whole) if f.name != "blur_kernel"}
 
 
 def test_a_plan_belongs_to_its_position_not_to_its_batch() -> None:
@@ -106,7 +106,8 @@ def test_probabilities_are_those_of_the_configuration() -> None:
     shares = np.bincount(augmented.flat, minlength=14)[1:] / augmented.size
     assert shares.min() > 0.06
     assert shares.max() < 0.085
-    assert abs(drawn.negative.mean() - 0.5) < 0.01
+    signed = np.isin(drawn.operations, [OPERATIONS.index(name) for name in SIGNED])
+    assert abs((drawn.strengths[signed] < 0).mean() - 0.5) < 0.01
     # Independent: crop and RandAugment, and the operations of one view.
     assert abs(np.corrcoef(square, (drawn.operations == 0).all(axis=1))[0, 1]) < 0.03
     assert abs(np.corrcoef(augmented.T)[0, 1]) < 0.03
