@@ -133,7 +133,7 @@ def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) ->
     return torch.cat(parts).view(-1, *shape)
 
 
-def _normal(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+def _normal(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
     """(N, count) float32."""
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)
     unit = (words.float() + 0.5) * 2.0**-32

@@ -19,9 +19,12 @@ from torch import Tensor
 
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.pixel_operations import apply_operations
+from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 from soda_fast.store.pictures import encode_png
+
+_CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 
 
 class DaliExecutor:
@@ -42,6 +45,7 @@ class DaliExecutor:
         self._views = range(len(sizes))
         self._sizes = tuple(sizes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
+        self._rows = RowThreads(threads, "soda-fast-operate")
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
@@ -51,7 +55,21 @@ class DaliExecutor:
             outputs = self._run(self._decode(indices), plans)
         assert outputs is not None, "DALI refuses a PNG written by Pillow"
         views = [self._copy(output) for output in outputs]
-        return [apply_operations(view, plan) for view, plan in zip(views, plans, strict=True)]
+        for view, plan in zip(views, plans, strict=True):
+            self._operate(view, plan)
+        return views
+
+    def _operate(self, views: Tensor, plan: ViewPlan) -> None:
+        """The plan's operations, in place."""
+        if self.device.type == "cuda":
+            apply_operations(views, plan)
+            return
+
+        def work(rows: slice) -> None:
+            apply_operations(views[rows], plan.rows(rows))
+
+        most = max(1, _CACHED_VALUES // views[0].numel())
+        self._rows.for_rows(work, len(views), most)
 
     def _run(self, images: Any, plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""
@@ -73,6 +91,7 @@ class DaliExecutor:
     def close(self) -> None:
         """Free the pipeline's threads and memory."""
         self._pool.shutdown(cancel_futures=True)
+        self._rows.close()
         self._pipeline = None
 
     def _read(self, indices: NDArray[np.int64]) -> Any:

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_fast import counter_rng
 from soda_fast.config.schema import DataConfig, ViewConfig
 from soda_fast.data.batch import Batch
 from soda_fast.data.dataset import RGB
-from soda_fast.data.executor import make_executor
+from soda_fast.data.executor import default_threads, make_executor
+from soda_fast.data.finish import Finish, Statistics
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import local_positions, sample_indices
 from soda_fast.data.prefetch import Prefetcher
@@ -64,13 +64,14 @@ class TrainLoader:
         if not len(images):
             raise ValueError("data.root: the training split holds no images")
         self._execute = make_executor(images, (data.source_size, data.target_size), data, device, rows)
-        statistics = Statistics(mean, std, device)
+        threads = data.threads or default_threads()
+        self._finish = Finish(mean, std, data.source_noise, seed, device, threads)
 
         def batches() -> Iterator[Batch]:
             start = start_position
             while True:
                 for part in range(parts):
-                    yield self._batch(local_positions(start, global_batch, rank, world, part, parts), statistics)
+                    yield self._batch(local_positions(start, global_batch, rank, world, part, parts))
                 start += global_batch
 
         self._readable = Readable(images, data.on_unreadable)
@@ -92,8 +93,9 @@ class TrainLoader:
         """Stop the background thread and free the backend."""
         self._prefetched.close()
         self._execute.close()
+        self._finish.close()
 
-    def _batch(self, positions: NDArray[np.int64], statistics: "Statistics") -> Batch:
+    def _batch(self, positions: NDArray[np.int64]) -> Batch:
         images, data, seed = self._images, self._data, self._seed
         indices = sample_indices(seed, positions, len(images))
 
@@ -103,15 +105,12 @@ class TrainLoader:
                 plan(data.target, seed, "target", positions, heights, widths),
             ]
 
-        source, target = self._readable.views(self._execute, indices, planned)
         place = to_device(positions, self._device)
-        source = statistics.normalise(source)
-        if data.source_noise:
-            noise = counter_rng.normal(seed, "source/noise", place, tuple(source.shape[1:]))
-            source = source + data.source_noise * noise
+        source, target = self._readable.views(self._execute, indices, planned)
+        source, target = self._finish(source, target, place)
         return Batch(
             source=source,
-            target=to_unit(target),
+            target=target,
             position=place,
             index=to_device(indices, self._device),
             label=to_device(images.labels[indices], self._device),
@@ -177,25 +176,6 @@ def iterate_views(
     finally:
         prefetched.close()
         execute.close()
-
-
-class Statistics:
-    """Mean and deviation of the channels, on the device."""
-
-    def __init__(self, mean: RGB, std: RGB, device: torch.device) -> None:
-        self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 with mean 0 and deviation 1."""
-        return (to_unit(pixels) - self._mean) / self._std
-
-
-def to_unit(pixels: Tensor) -> Tensor:
-    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1]; on a GPU in channels_last memory, on a CPU contiguous."""
-    channels_first = pixels.permute(0, 3, 1, 2)
-    if pixels.device.type == "cpu":
-        channels_first = channels_first.contiguous()
-    return channels_first.to(torch.float32) / 255
 
 
 def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -1,0 +1,72 @@
+"""From views in grey levels to the tensors that the model gets."""
+
+import torch
+from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.data.dataset import RGB
+from soda_fast.data.row_threads import RowThreads
+
+_CACHED_VALUES = 1 << 15  # of a view, worked on at once on a CPU; below it PyTorch starts no threads of its own
+
+
+class Finish:
+    """Scales views, normalises the source and adds noise to it.
+
+    On a CPU it works through a few images at a time: whole batches would go through memory once for each operation.
+
+    Args:
+        mean, std: of the source's channels, of values in [0, 1].
+        noise: deviation of the noise.
+        seed: of the run.
+        device: where the views lie.
+        threads: CPU threads; unused on other devices.
+    """
+
+    def __init__(self, mean: RGB, std: RGB, noise: float, seed: int, device: torch.device, threads: int) -> None:
+        self._statistics, self._noise, self._seed = Statistics(mean, std, device), noise, seed
+        self._threads = RowThreads(threads, "soda-fast-finish") if device.type == "cpu" else None
+
+    def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Source (N, S, S, 3) and target (N, T, T, 3) uint8, positions (N,) int64 -> (N, 3, S, S) and (N, 3, T, T) float32."""
+        if self._threads is None:
+            return self._source(source, positions), to_unit(target)
+        sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))
+
+        def work(rows: slice) -> None:
+            sources[rows] = self._source(source[rows], positions[rows])
+            targets[rows] = to_unit(target[rows])
+
+        most = _CACHED_VALUES // max(source[0].numel(), target[0].numel())
+        self._threads.for_rows(work, len(positions), max(1, most))
+        return sources, targets
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._threads is not None:
+            self._threads.close()
+
+    def _source(self, pixels: Tensor, positions: Tensor) -> Tensor:
+        clean = self._statistics.normalise(pixels)
+        if not self._noise:
+            return clean
+        noise = counter_rng.normal(self._seed, "source/noise", positions, tuple(clean.shape[1:]))
+        return clean.add_(noise.mul_(self._noise))
+
+
+class Statistics:
+    """Mean and deviation of the channels, on the device."""
+
+    def __init__(self, mean: RGB, std: RGB, device: torch.device) -> None:
+        self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 with mean 0 and deviation 1."""
+        return to_unit(pixels).sub_(self._mean).div_(self._std)
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1]; on a GPU in channels_last memory, on a CPU contiguous."""
+    channels_first = pixels.permute(0, 3, 1, 2)
+    layout = torch.contiguous_format if pixels.device.type == "cpu" else torch.preserve_format
+    return channels_first.to(torch.float32, memory_format=layout).div_(255)
