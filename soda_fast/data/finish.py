@@ -28,7 +28,7 @@ class Finish:
         self._threads = RowThreads(threads, "soda-fast-finish") if device.type == "cpu" else None
 
     def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Source (N, S, S, 3) and target (N, T, T, 3) uint8, positions (N,) int64 -> (N, 3, S, S) and (N, 3, T, T) float32."""
+        """Source (N, S, S, 3) and target (N, T, T, 3) uint8 -> (N, 3, S, S), (N, 3, T, T) float32. positions: (N,)."""
         if self._threads is None:
             return self._source(source, positions), to_unit(target)
         sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))

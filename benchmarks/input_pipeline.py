@@ -1,0 +1,238 @@
+"""Images per second of the data pipelines, both views of each: python -m benchmarks.input_pipeline
+
+Contestants: our loader on the CPU and, where there is one, on the GPU; torchvision's transforms on Pillow images in a
+DataLoader as the reference implementation has it, with one worker and with one for each core, decoding once for each
+view; the same repaired (persistent workers, one decoding); and `synthetic`, which costs nothing. All make the same
+views: the reference's crop, flip, RandAugment, normalisation, noise.
+
+The contestants take turns in every round, so that a machine that slows down slows all; medians and extremes are over
+rounds. A round's clock starts when what was prepared ahead is used up.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.input_loaders import Case, Images, Opened, make_images, open_ours, open_synthetic, open_torchvision
+from benchmarks.machine import describe_machine, peak_tflops
+from soda_fast.config import load_config
+from soda_fast.data.executor import default_threads
+from soda_fast.describe import count_flops
+
+VERSION = 1
+"""Of the JSON; changes when a field changes its meaning."""
+WARMUP_BATCHES = 6  # more than any contestant prepares ahead by default on few cores
+CASES = {
+    "32": Case("32", 32, 32, 32, 32, encoded=False, randaugment=True),
+    "64": Case("64", 64, 64, 64, 64, encoded=True, randaugment=True),
+    "224-64": Case("224-64", 224, 64, 375, 500, encoded=True, randaugment=True),
+}
+CONFIGS = {"32": "configs/cifar10.yaml", "64": "configs/tiny_imagenet.yaml", "224-64": "configs/tiny_imagenet.yaml"}
+SUSTAINED = 0.5  # the share of a GPU's peak at which a training step is assumed to run
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row. `open` starts it anew for each round."""
+
+    name: str
+    device: str
+    threads: int
+    batch: int
+    open: Callable[[], Opened]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images per second of one contestant over the rounds."""
+
+    name: str
+    device: str
+    threads: int
+    batch: int
+    median: float
+    lowest: float
+    highest: float
+    rounds: int
+
+
+def contestants(
+    case: Case, images: Images, threads: Sequence[int], batches: Sequence[int], gpu: bool
+) -> list[Contestant]:
+    """Every contestant at every number of threads (or workers) and every batch."""
+    cpu = torch.device("cpu")
+    ours = [("dali", cpu)] + [("dali", torch.device("cuda"))] * gpu
+    found = []
+    for batch in batches:
+        for count in threads:
+            for backend, device in ours:
+                found.append(
+                    Contestant(
+                        f"soda_fast {backend}", device.type, count, batch,
+                        lambda b=backend, d=device, c=count, n=batch: open_ours(case, images, b, d, c, n),
+                    )
+                )  # fmt: skip
+            for name, workers, decodes in (("reference", count, 2), ("repaired", count, 1)):
+                found.append(
+                    Contestant(
+                        f"torchvision {name}", "cpu", workers, batch,
+                        lambda w=workers, d=decodes, n=batch: open_torchvision(case, images, w, n, d),
+                    )
+                )  # fmt: skip
+        if 1 not in threads:
+            found.append(
+                Contestant(
+                    "torchvision reference", "cpu", 1, batch,
+                    lambda n=batch: open_torchvision(case, images, 1, n, 2),
+                )
+            )  # fmt: skip
+        device = torch.device("cuda" if gpu else "cpu")
+        found.append(
+            Contestant("synthetic", device.type, 0, batch, lambda d=device, n=batch: open_synthetic(case, d, n))
+        )
+    return found
+
+
+def measure(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list[Row]:
+    """All contestants in turn, `rounds` times, each for at least `seconds`."""
+    rates: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds):
+        for contestant, found in zip(contestants, rates, strict=True):
+            with contestant.open() as batches:
+                found.append(contestant.batch * batches_per_second(batches, seconds, contestant.device == "cuda"))
+    return [
+        Row(c.name, c.device, c.threads, c.batch, statistics.median(found), min(found), max(found), rounds)
+        for c, found in zip(contestants, rates, strict=True)
+    ]
+
+
+def batches_per_second(batches: Any, seconds: float, cuda: bool) -> float:
+    """The pace of an iterator that is asked without pause. On a GPU the batches' work is waited for."""
+    for _ in range(WARMUP_BATCHES):
+        next(batches)
+    synchronise = torch.cuda.synchronize if cuda else _nothing
+    synchronise()
+    count, start = 0, time.perf_counter()
+    while count < 2 or time.perf_counter() - start < seconds:
+        next(batches)
+        count += 1
+    synchronise()
+    return count / (time.perf_counter() - start)
+
+
+def _nothing() -> None:
+    """A CPU has finished when a call returns."""
+
+
+def step_rate(case: Case, tflops: float | None) -> dict[str, float] | None:
+    """Images per second of a training step at a sustained rate of arithmetic; None where that is not known."""
+    if tflops is None:
+        return None
+    config = load_config(CONFIGS[case.name], [f"data.source_size={case.source_size}", "train.epochs=1"])
+    flops = count_flops(config).forward_backward
+    return {"gflop_per_image": flops / 1e9, "tflops": tflops, "images_per_second": tflops * 1e12 / flops}
+
+
+def sustained_tflops() -> float | None:
+    """Half the GPU's peak; None without a GPU, or if its peak is not known."""
+    if not torch.cuda.is_available():
+        return None
+    peak = peak_tflops(torch.device("cuda"), "bf16")
+    return peak * SUSTAINED if peak else None
+
+
+def run_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one case, as JSON has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = make_images(case, Path(folder), options.images)
+        everyone = contestants(case, images, options.threads, options.batch, options.gpu)
+        rows = measure(everyone, options.rounds, options.seconds)
+    need = step_rate(case, options.tflops)
+    if options.step_rate:
+        need = {"images_per_second": options.step_rate}
+    return {**asdict(case), "rows": [asdict(row) for row in rows], "step": need}
+
+
+def format_case(result: dict[str, Any]) -> str:
+    """A table for a person. `times`: the row's rate over that of torchvision as the reference does it."""
+    rows = result["rows"]
+    lines = [
+        f"views of {result['source_size']} and {result['target_size']} pixels "
+        f"from {result['height']}x{result['width']} {'JPEGs' if result['encoded'] else 'pixels'}, "
+        f"{'with' if result['randaugment'] else 'without'} RandAugment",
+        f"  {'':24}{'device':>8}{'threads':>9}{'batch':>7}{'images/s':>15}{'lowest':>15}{'highest':>15}{'times':>8}",
+    ]
+    for row in rows:
+        base = reference_rate(rows, row)
+        times = f"{row['median'] / base:8.2f}" if base and row["name"] != "synthetic" else ""
+        lines.append(
+            f"  {row['name']:24}{row['device']:>8}{row['threads']:>9}{row['batch']:>7}{row['median']:>15,.0f}"
+            f"{row['lowest']:>15,.0f}{row['highest']:>15,.0f}{times}"
+        )
+    if result["step"]:
+        lines.append(f"  the training step needs  {result['step']['images_per_second']:,.0f} images/s")
+    return "\n".join(lines)
+
+
+def reference_rate(rows: Sequence[dict[str, Any]], like: dict[str, Any]) -> float | None:
+    """The median of torchvision as the reference does it, with as many workers as `like` has threads."""
+    same = [
+        row["median"]
+        for row in rows
+        if (row["name"], row["threads"], row["batch"]) == ("torchvision reference", like["threads"], like["batch"])
+    ]
+    return same[0] if same else None
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="sizes of the two views")
+    parser.add_argument("--randaugment", choices=("with", "without", "both"), default="both")
+    parser.add_argument("--threads", nargs="+", type=int, default=[default_threads()], help="threads, or workers")
+    parser.add_argument("--batch", nargs="+", type=int, default=[256])
+    parser.add_argument("--images", type=int, default=2048, help="different images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each contestant in each round, at least")
+    parser.add_argument("--tflops", type=float, default=sustained_tflops(), help="at which the training step runs")
+    parser.add_argument("--step-rate", type=float, help="images/s that the training step needs, if measured")
+    parser.add_argument("--no-gpu", dest="gpu", action="store_false", default=torch.cuda.is_available())
+    parser.add_argument("--json", type=Path, help="write all figures here as well")
+    options = parser.parse_args(arguments)
+    if min(*options.threads, *options.batch, options.rounds, 1) < 1 or options.seconds <= 0:
+        parser.error("--threads, --batch, --rounds and --seconds must be positive")
+    if max(options.batch) > options.images:
+        parser.error(f"--images {options.images} is less than a batch; give at least {max(options.batch)}")
+    return options
+
+
+def main() -> int:
+    """Measure, print, write."""
+    options = parse()
+    machine = describe_machine(torch.device("cuda" if options.gpu else "cpu"))
+    load = os.getloadavg()[0]
+    print(f"{machine['device']}, {default_threads()} cores, torch {machine['torch']}, commit {machine['commit']}")
+    print(f"load before the start {load:.1f}: what else runs on the machine slows everything here")
+    results = []
+    for name in options.cases:
+        for randaugment in {"with": (True,), "without": (False,), "both": (True, False)}[options.randaugment]:
+            results.append(run_case(replace(CASES[name], randaugment=randaugment), options))
+            print(format_case(results[-1]), flush=True)
+    if options.json:
+        report = {"version": VERSION, "machine": machine, "load_before": load, "cases": results}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
