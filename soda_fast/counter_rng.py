@@ -23,7 +23,7 @@ _MASK = 0xFFFFFFFF
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_CACHED_BLOCKS = 8192  # counters worked on at a time: 6 arrays of 64 KiB
+_CACHED_BLOCKS = 16384  # counters worked on at a time: 6 arrays of 128 KiB
 
 
 def stream_id(name: str) -> int:
@@ -78,16 +78,27 @@ def _bits_on_cpu(seed: int, stream: int, positions: NDArray[np.int64], count: in
     is bound by memory, and takes five times as long."""
     blocks = -(-count // 4)
     words = np.empty((len(positions), blocks, 4), np.int64)
-    rows = max(1, _CACHED_BLOCKS // max(blocks, 1))
+    rows = _cached_rows(blocks)
     for start in range(0, len(positions), rows):
-        some = positions[start : start + rows].astype(np.uint64)[:, None]
-        counter = np.empty((4, len(some), blocks), np.uint64)
-        counter[0], counter[1] = np.arange(blocks, dtype=np.uint64), stream
-        counter[2], counter[3] = some & np.uint64(_MASK), some >> np.uint64(32)
-        _philox_in_place(counter, (seed & _MASK, seed >> 32))
-        for number in range(4):
-            words[start : start + rows, :, number] = counter[number]
+        some = slice(start, start + rows)
+        for number, word in enumerate(_words_on_cpu(seed, stream, positions[some], blocks)):
+            words[some, :, number] = word
     return words.reshape(len(positions), 4 * blocks)[:, :count]
+
+
+def _cached_rows(blocks: int) -> int:
+    """How many positions of so many blocks are worked on at once."""
+    return max(1, _CACHED_BLOCKS // max(blocks, 1))
+
+
+def _words_on_cpu(seed: int, stream: int, positions: NDArray[np.int64], blocks: int) -> NDArray[np.uint64]:
+    """(4, N, blocks): the four words of each block."""
+    some = positions.astype(np.uint64)[:, None]
+    counter = np.empty((4, len(some), blocks), np.uint64)
+    counter[0], counter[1] = np.arange(blocks, dtype=np.uint64), stream
+    counter[2], counter[3] = some & np.uint64(_MASK), some >> np.uint64(32)
+    _philox_in_place(counter, (seed & _MASK, seed >> 32))
+    return counter
 
 
 def _philox_in_place(counter: NDArray[np.uint64], key: tuple[int, int]) -> None:
@@ -125,20 +136,28 @@ def integers(seed: int, stream: str, positions: Tensor, low: int, high: int) -> 
 
 def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
-    if positions.device.type != "cpu" or len(positions) < 2:
-        return _normal(seed, stream, positions, math.prod(shape)).view(-1, *shape)
-    # Below 2**15 elements PyTorch starts no other threads, which on a busy machine wait for one another.
-    rows = max(1, (4 * _CACHED_BLOCKS - 1) // max(math.prod(shape), 1))
-    parts = [_normal(seed, stream, some, math.prod(shape)) for some in positions.split(rows)]
-    return torch.cat(parts).view(-1, *shape)
-
-
-def _normal(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
-    """(N, count) float32."""
+    count = math.prod(shape)
+    if positions.device.type == "cpu":
+        return _normal_on_cpu(seed, stream_id(stream), positions, count).view(-1, *shape)
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)
     unit = (words.float() + 0.5) * 2.0**-32
     # Rounding to float32 can reach exactly 1, whose logarithm is 0: harmless. It never reaches 0.
     radius = torch.sqrt(-2.0 * torch.log(unit[..., 0::2]))
     angle = (2.0 * math.pi) * unit[..., 1::2]
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return pairs.flatten(1)[:, :count]
+    return pairs.flatten(1)[:, :count].view(-1, *shape)
+
+
+def _normal_on_cpu(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+    """(N, count) float32: the same, a few rows at a time, in place, word by word."""
+    blocks = -(-count // 4)
+    out = torch.empty(len(positions), blocks, 2, 2)
+    rows = _cached_rows(blocks)
+    for some, made in zip(positions.split(rows), out.split(rows), strict=True):
+        words = _words_on_cpu(seed, stream, some.numpy(), blocks).view(np.int64)
+        unit = torch.from_numpy(words).to(torch.float32).add_(0.5).mul_(2.0**-32)
+        radius = unit[0::2].log().mul_(-2.0).sqrt_()
+        angle = unit[1::2].mul(2.0 * math.pi)
+        pairs = made.permute(2, 3, 0, 1)
+        pairs[:, 0], pairs[:, 1] = torch.cos(angle).mul_(radius), angle.sin_().mul_(radius)
+    return out.flatten(1)[:, :count]

@@ -7,7 +7,7 @@ from soda_fast import counter_rng
 from soda_fast.data.dataset import RGB
 from soda_fast.data.row_threads import RowThreads
 
-_CACHED_VALUES = 1 << 15  # of a view, worked on at once on a CPU; below it PyTorch starts no threads of its own
+_CACHED_VALUES = 1 << 16  # of a view, worked on at once on a CPU: what fits into a core's cache
 
 
 class Finish:
