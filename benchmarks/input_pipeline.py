@@ -27,6 +27,7 @@ from benchmarks.input_loaders import Case, Images, Opened, make_images, open_our
 from benchmarks.machine import describe_machine, peak_tflops
 from soda_fast.config import load_config
 from soda_fast.data.executor import default_threads
+from soda_fast.data.image_set import ArrayImages
 from soda_fast.describe import count_flops
 
 VERSION = 1
@@ -71,7 +72,9 @@ def contestants(
 ) -> list[Contestant]:
     """Every contestant at every number of threads (or workers) and every batch."""
     cpu = torch.device("cpu")
-    ours = [("dali", cpu)] + [("dali", torch.device("cuda"))] * gpu
+    cuda, decoded = torch.device("cuda"), isinstance(images.ours, ArrayImages)
+    ours = [("dali", cpu), *[("batched", cpu)] * decoded]
+    ours += [("dali", cuda), *[("batched", cuda)] * decoded] * gpu
     found = []
     for batch in batches:
         for count in threads:

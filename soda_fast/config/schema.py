@@ -88,8 +88,9 @@ class DataConfig:
     root: str = "data"
     """Folder that holds the data set, or its store as `soda-fast prepare` made it, which then is what is read (unused
     by digits, which come with scikit-learn)."""
-    backend: Literal["auto", "dali", "torchvision"] = "auto"
-    """What decodes and augments. auto: DALI where it is installed, else torchvision."""
+    backend: Literal["auto", "dali", "batched", "torchvision"] = "auto"
+    """What decodes and augments. batched: plain tensor operations on whole batches of resident images. auto: on a GPU
+    batched where the images are resident; else DALI where it is installed, else torchvision."""
     source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Dimension = 32
@@ -109,6 +110,9 @@ class DataConfig:
     resident_mib: NonNegative = 2048
     """Splits of images of one size that take at most this many MiB decoded are decoded once, into a hidden folder in
     data.root (or ~/.cache/soda_fast), and mapped into memory, one copy for all processes of a machine. 0: none."""
+    resident_device_mib: NonNegative = 8192
+    """Resident training images that take at most this many MiB are also kept in each GPU's memory, from where the
+    batched backend takes them. 0: they are sent batch by batch."""
     on_unreadable: Literal["error", "replace"] = "error"
     """Images that cannot be decoded. error: stop, naming file and cause. replace: the next readable image of the same
     class stands in; unreadable.tsv in the run directory lists them."""

@@ -1,8 +1,11 @@
 """Grayscale, hue and blur on whole batches, as torchvision does them to Pillow images."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from soda_fast.data.transfer import to_device
 
 
 def grey(images: Tensor) -> Tensor:
@@ -59,18 +62,20 @@ def _to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     choices = torch.stack((value, falling, low, low, rising, value, value, falling), dim=-1)
     # Red, green and blue of the sectors 0..5; the sixth is the first again.
     sector = sector.to(torch.int64) % 6
-    table = torch.tensor(_SECTORS, device=hue.device)
+    table = to_device(_SECTORS, hue.device)
     return choices.gather(-1, table[sector]).to(torch.uint8)
 
 
 _VALUE, _FALLING, _LOW, _RISING = 0, 1, 2, 4
-_SECTORS = (
-    (_VALUE, _RISING, _LOW),
-    (_FALLING, _VALUE, _LOW),
-    (_LOW, _VALUE, _RISING),
-    (_LOW, _FALLING, _VALUE),
-    (_RISING, _LOW, _VALUE),
-    (_VALUE, _LOW, _FALLING),
+_SECTORS = np.array(
+    (
+        (_VALUE, _RISING, _LOW),
+        (_FALLING, _VALUE, _LOW),
+        (_LOW, _VALUE, _RISING),
+        (_LOW, _FALLING, _VALUE),
+        (_RISING, _LOW, _VALUE),
+        (_VALUE, _LOW, _FALLING),
+    )
 )
 
 
@@ -81,13 +86,20 @@ def _round(levels: Tensor) -> Tensor:
 
 def blur(images: Tensor, strengths: Tensor, kernel: int) -> Tensor:
     """Gaussian blur with reflected borders. strengths: (N,) float64, deviations in pixels. kernel: side, odd."""
-    count, size = images.shape[:2]
+    size = images.shape[1]
     offset = torch.linspace(-(kernel - 1) * 0.5, (kernel - 1) * 0.5, kernel, device=images.device)
     weights = torch.exp(-0.5 * (offset / strengths.float()[:, None]).pow(2))
     weights = weights / weights.sum(dim=1, keepdim=True)
-    # One group of the convolution for each image and channel: first along columns, then along rows.
-    weights = weights.repeat_interleave(3, dim=0)[:, None, :, None]
-    planes = images.permute(0, 3, 1, 2).reshape(1, 3 * count, size, size).float()
+    planes = images.permute(0, 3, 1, 2).float()
     planes = F.pad(planes, [kernel // 2] * 4, mode="reflect")
-    planes = F.conv2d(F.conv2d(planes, weights, groups=3 * count), weights.transpose(2, 3), groups=3 * count)
-    return planes.round_().to(torch.uint8).view(count, 3, size, size).permute(0, 2, 3, 1)
+    # Not conv2d, which on a GPU may round its inputs (TF32).
+    wide = _weighted_shifts(planes, 3, size, weights)
+    return _weighted_shifts(wide, 2, size, weights).round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _weighted_shifts(planes: Tensor, dim: int, size: int, weights: Tensor) -> Tensor:
+    """The sum of the K windows of `size` along `dim`, each times its weight. weights: (N, K)."""
+    total = planes.narrow(dim, 0, size) * weights[:, 0, None, None, None]
+    for tap in range(1, weights.shape[1]):
+        total.addcmul_(planes.narrow(dim, tap, size), weights[:, tap, None, None, None])
+    return total

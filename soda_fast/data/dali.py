@@ -18,13 +18,11 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
 from soda_fast.data.image_set import ArrayImages, ImageSet
-from soda_fast.data.pixel_operations import apply_operations
+from soda_fast.data.operate import operate
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 from soda_fast.store.pictures import encode_png
-
-_CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 
 
 class DaliExecutor:
@@ -45,7 +43,7 @@ class DaliExecutor:
         self._views = range(len(sizes))
         self._sizes = tuple(sizes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
-        self._rows = RowThreads(threads, "soda-fast-operate")
+        self._rows = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
@@ -56,20 +54,8 @@ class DaliExecutor:
         assert outputs is not None, "DALI refuses a PNG written by Pillow"
         views = [self._copy(output) for output in outputs]
         for view, plan in zip(views, plans, strict=True):
-            self._operate(view, plan)
+            operate(view, plan, self._rows)
         return views
-
-    def _operate(self, views: Tensor, plan: ViewPlan) -> None:
-        """The plan's operations, in place."""
-        if self.device.type == "cuda":
-            apply_operations(views, plan)
-            return
-
-        def work(rows: slice) -> None:
-            apply_operations(views[rows], plan.rows(rows))
-
-        most = max(1, _CACHED_VALUES // views[0].numel())
-        self._rows.for_rows(work, len(views), most)
 
     def _run(self, images: Any, plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""
@@ -91,7 +77,8 @@ class DaliExecutor:
     def close(self) -> None:
         """Free the pipeline's threads and memory."""
         self._pool.shutdown(cancel_futures=True)
-        self._rows.close()
+        if self._rows is not None:
+            self._rows.close()
         self._pipeline = None
 
     def _read(self, indices: NDArray[np.int64]) -> Any:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.config.schema import DataConfig
-from soda_fast.data.image_set import ImageSet
+from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.views import ViewPlan
+
+Backend = Literal["dali", "batched", "torchvision"]
 
 
 class ViewExecutor(Protocol):
@@ -33,22 +35,36 @@ class ViewExecutor(Protocol):
 
 
 def make_executor(
-    images: ImageSet, sizes: Sequence[int], data: DataConfig, device: torch.device, max_batch: int
+    images: ImageSet,
+    sizes: Sequence[int],
+    data: DataConfig,
+    device: torch.device,
+    max_batch: int,
+    *,
+    many_calls: bool = False,
 ) -> ViewExecutor:
     """The executor that data.backend asks for.
 
     Args:
         images: where the images come from.
         sizes: side of each view in pixels, one for each plan of a call.
-        data: `backend` and `threads` are read.
+        data: `backend`, `threads` and `resident_device_mib` are read.
         device: where the views end up.
         max_batch: most images of a call.
+        many_calls: all images will be asked for again and again, so that a copy on a GPU pays.
 
     Raises:
-        ValueError: data.backend is dali and DALI is not installed.
+        ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory.
     """
     threads = data.threads or default_threads()
-    if resolve_backend(data.backend) == "dali":
+    backend = resolve_backend(data.backend, images, device)
+    if backend == "batched":
+        from soda_fast.data.batched import BatchedExecutor
+
+        assert isinstance(images, ArrayImages), "resolve_backend refuses others"
+        small = len(images) * images.pixels[0].nbytes <= data.resident_device_mib << 20
+        return BatchedExecutor(images, sizes, device, threads, many_calls and small and device.type == "cuda")
+    if backend == "dali":
         from soda_fast.data.dali import DaliExecutor
 
         return DaliExecutor(images, sizes, device, threads, max_batch)
@@ -58,8 +74,16 @@ def make_executor(
     return TorchvisionExecutor(images, sizes, device, threads)
 
 
-def resolve_backend(backend: Literal["auto", "dali", "torchvision"]) -> Literal["dali", "torchvision"]:
-    """What `auto` means on this machine. Raises ValueError where DALI is asked for and missing."""
+def resolve_backend(backend: Backend | Literal["auto"], images: ImageSet, device: torch.device) -> Backend:
+    """What `auto` means on this machine. Raises ValueError where what is asked for cannot be."""
+    decoded = isinstance(images, ArrayImages)
+    if backend == "batched" and not decoded:
+        raise ValueError(
+            "data.backend is batched, but these images are not decoded in memory: they differ in size, or take more "
+            "than data.resident_mib; raise data.resident_mib, or set data.backend=auto"
+        )
+    if backend == "batched" or (backend == "auto" and decoded and device.type == "cuda"):
+        return "batched"
     if backend == "torchvision":
         return "torchvision"
     if importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None:

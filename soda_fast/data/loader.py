@@ -16,6 +16,7 @@ from soda_fast.data.finish import Finish, Statistics
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import local_positions, sample_indices
 from soda_fast.data.prefetch import Prefetcher
+from soda_fast.data.transfer import to_device
 from soda_fast.data.unreadable import Readable, Replaced
 from soda_fast.data.views import ViewPlan, check_view, clean_plan, plan
 
@@ -63,7 +64,7 @@ class TrainLoader:
         check_view(data.target, "target")
         if not len(images):
             raise ValueError("data.root: the training split holds no images")
-        self._execute = make_executor(images, (data.source_size, data.target_size), data, device, rows)
+        self._execute = make_executor(images, (data.source_size, data.target_size), data, device, rows, many_calls=True)
         threads = data.threads or default_threads()
         self._finish = Finish(mean, std, data.source_noise, seed, device, threads)
 
@@ -176,8 +177,3 @@ def iterate_views(
     finally:
         prefetched.close()
         execute.close()
-
-
-def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
-    """(N,) int64 on the device, without waiting for it."""
-    return torch.from_numpy(values).to(device, non_blocking=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, inverse_affine
+from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
 
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
@@ -57,12 +58,6 @@ def _apply_step(images: Tensor, operations: NDArray[np.int64], strengths: NDArra
         if part.stop > part.start:
             chosen[part] = change(chosen[part], strong[part])
     images[where] = chosen
-
-
-def to_device(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    """The same numbers on the device, without waiting for it."""
-    host = torch.from_numpy(np.ascontiguousarray(values))
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def _matrices(operations: NDArray[np.int64], strengths: NDArray[np.float64], size: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ import torch
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import TrainLoader
+from soda_fast.data.batched import BatchedExecutor
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import plan
 from tests.data.pictures import array_set, pixels
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-BACKENDS = ["torchvision"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
+BACKENDS = ["torchvision", "batched"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
 
 
 def test_randaugment_is_equal_in_every_grey_level() -> None:
@@ -63,7 +64,37 @@ def test_batches_are_those_of_the_cpu_while_the_gpu_is_busy(backend: str) -> Non
     for ours, reference in zip(batches(GPU, backend), batches(CPU, "torchvision"), strict=True):
         for left, right, grey_level in zip(ours, reference, (1 / 255 / 0.25, 1 / 255), strict=True):
             assert left.shape == right.shape
+            if backend == "batched":
+                assert (left - right).abs().max() < 0.01 * grey_level
             assert (left - right).abs().mean() < (1.0 if backend == "dali" else 0.01) * grey_level
+
+
+ALL_OPERATIONS = ViewConfig(
+    jitter_probability=0.8, grayscale_probability=0.2, blur_probability=0.5, solarize_probability=0.2
+)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_batched_views_are_those_of_the_cpu_and_nothing_waits_for_the_device(on_device: bool) -> None:
+    """All operations, in every grey level but for blur's rounding; a synchronisation is an error."""
+    images = array_set("clouds")
+    indices = np.arange(len(images))
+    plans = [plan(ALL_OPERATIONS, 0, stream, indices, images.heights, images.widths) for stream in ("source", "target")]
+
+    def views(device: torch.device) -> list[torch.Tensor]:
+        execute = BatchedExecutor(images, (48, 32), device, 1, on_device and device.type == "cuda")
+        execute(indices, plans)  # the first call may allocate, which synchronises
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error" if device.type == "cuda" else "default")
+        try:
+            made = execute(indices, plans)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        execute.close()
+        return [view.cpu() for view in made]
+
+    for ours, theirs in zip(views(GPU), views(CPU), strict=True):
+        assert (ours != theirs).float().mean() < 1e-3
 
 
 def test_views_are_channels_last() -> None:

@@ -1,0 +1,121 @@
+"""Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
+
+On a GPU that is a fixed number of kernels for a batch, whatever its size, where DALI sets up every sample by itself.
+Nothing here waits for the device.
+
+Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
+height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
+and round in between; there a view may differ by one level. Boxes no larger than the view are never such.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.operate import operate
+from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
+from soda_fast.data.row_threads import RowThreads
+from soda_fast.data.transfer import to_device
+from soda_fast.data.views import ViewPlan
+
+
+class BatchedExecutor:
+    """Makes views of decoded images.
+
+    Args:
+        images: decoded images of one size.
+        sizes: side of each view in pixels.
+        device: where the views end up and are made.
+        threads: CPU threads.
+        on_device: keep a copy of all images in the device's memory.
+    """
+
+    def __init__(
+        self, images: ArrayImages, sizes: Sequence[int], device: torch.device, threads: int, on_device: bool
+    ) -> None:
+        self._images, self._device = images, device
+        self._resizes = [Resize(images.pixels.shape[1], images.pixels.shape[2], size, device) for size in sizes]
+        self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
+        self._threads = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
+
+    def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
+        """One (N, S, S, 3) uint8 tensor for each plan."""
+        if self._resident is None:
+            images = to_device(self._images.take(indices), self._device)
+        else:
+            images = self._resident[to_device(indices, self._device)]
+        views = [resize(images, plan, self._threads) for resize, plan in zip(self._resizes, plans, strict=True)]
+        for view, plan in zip(views, plans, strict=True):
+            operate(view, plan, self._threads)
+        return views
+
+    def close(self) -> None:
+        """Free threads and device memory."""
+        self._resident = None
+        if self._threads is not None:
+            self._threads.close()
+
+
+class Resize:
+    """Cuts out boxes, resizes them to squares, mirrors them.
+
+    Args:
+        height, width: of all images, in pixels.
+        size: side of the views in pixels.
+        device: where all this happens.
+    """
+
+    def __init__(self, height: int, width: int, size: int, device: torch.device) -> None:
+        weights = resize_weights(max(height, width), size)
+        self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
+        self._size = size
+
+    def __call__(self, images: Tensor, plan: ViewPlan, threads: RowThreads | None) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8. threads: that share the rows on a CPU."""
+        numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)))
+        boxes = to_device(numbers, images.device)
+        if threads is None:
+            return self._make(images, boxes)
+        views = torch.empty(len(images), self._size, self._size, 3, dtype=torch.uint8)
+
+        def work(rows: slice) -> None:
+            views[rows] = self._make(images[rows], boxes[:, rows])
+
+        threads.for_rows(work, len(images), most=max(1, _CACHED_VALUES // images[0].numel()))
+        return views
+
+    def _make(self, images: Tensor, boxes: Tensor) -> Tensor:
+        top, left, height, width, flip = boxes
+        columns, column_weights = left[:, None] + self._first[width], self._weights[width]
+        mirrored = flip.bool()[:, None]
+        columns = torch.where(mirrored, columns.flip(1), columns)
+        column_weights = torch.where(mirrored[..., None], column_weights.flip(1), column_weights)
+        rows, row_weights = top[:, None] + self._first[height], self._weights[height]
+        wide = _weighted_sum(images, 2, columns[:, None, :, None], column_weights[:, None, :, None])
+        return _weighted_sum(wide, 1, rows[:, :, None, None], row_weights[:, :, None, None])
+
+
+_CACHED_VALUES = 1 << 17  # of images resized at once on a CPU
+
+
+def _weighted_sum(images: Tensor, dim: int, first: Tensor, weights: Tensor) -> Tensor:
+    """One pass of a resizing: along `dim`, each result is the sum of K pixels from `first` on, rounded as Pillow does.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        dim: 1 or 2.
+        first: int64, of the result's shape with 1 where it does not matter.
+        weights: int32, the same with K at the end.
+    """
+    shape = list(images.shape)
+    shape[dim] = first.shape[dim]
+    total = torch.full(shape, 1 << (PRECISION_BITS - 1), dtype=torch.int32, device=images.device)
+    for tap in range(weights.shape[-1]):
+        # A pixel beyond the last has weight 0, but must exist.
+        place = (first + tap).clamp_(max=images.shape[dim] - 1).expand(shape)
+        total.addcmul_(images.gather(dim, place).to(torch.int32), weights[..., tap])
+    return (total >> PRECISION_BITS).clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,21 @@
+"""A plan's operations, on a GPU on the whole batch, on a CPU on its threads."""
+
+from torch import Tensor
+
+from soda_fast.data.pixel_operations import apply_operations
+from soda_fast.data.row_threads import RowThreads
+from soda_fast.data.views import ViewPlan
+
+_CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
+
+
+def operate(views: Tensor, plan: ViewPlan, threads: RowThreads | None) -> None:
+    """Carry out the plan's operations in place. views: (N, S, S, 3) uint8. threads: None on a GPU."""
+    if threads is None:
+        apply_operations(views, plan)
+        return
+
+    def work(rows: slice) -> None:
+        apply_operations(views[rows], plan.rows(rows))
+
+    threads.for_rows(work, len(views), max(1, _CACHED_VALUES // views[0].numel()))
