@@ -89,7 +89,7 @@ def test_starting_at_a_position_is_going_on_from_there(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", [2, 3, 4, 8])
 def test_processes_share_the_global_batch_that_one_would_make(backend: str, world: int) -> None:
     data = replace(DATA, backend=backend)
     whole = batches(2, data)

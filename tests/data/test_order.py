@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from soda_fast.config import ViewConfig
 from soda_fast.data.order import local_positions, sample_indices
+from soda_fast.data.views import plan
 
 
 def test_each_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
@@ -39,3 +41,59 @@ def test_processes_and_parts_cover_the_global_batch(world: int, parts: int) -> N
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(ValueError, match=r"train.global_batch_images 10 is not divisible by 4 .*train.accumulate 2"):
         local_positions(0, 10, rank=0, world=2, part=0, parts=2)
+
+
+WORLDS = (1, 2, 3, 4, 8)
+SAMPLES, BATCH = 101, 48  # a prime, so that batches straddle epochs in every way; a multiple of every world
+Drawn = tuple[int, tuple[float, ...]]
+
+
+def drawn_by(rank: int, world: int, parts: int, start: int, batches: int) -> dict[int, Drawn]:
+    """What one process makes of its shares of some global batches: {position: (index, all numbers of both plans)}."""
+    heights, widths = np.random.default_rng(0).integers(8, 90, (2, SAMPLES))
+    view = ViewConfig(jitter_probability=0.5, blur_probability=0.5)
+    found: dict[int, Drawn] = {}
+    for number in range(batches):
+        for part in range(parts):
+            where = local_positions(start + number * BATCH, BATCH, rank, world, part, parts)
+            index = sample_indices(11, where, SAMPLES)
+            plans = [plan(view, 11, stream, where, heights[index], widths[index]) for stream in ("source", "target")]
+            numbers = np.concatenate([np.column_stack([*list(vars(p).values())[:-1]]) for p in plans], axis=1)
+            for position, sample, row in zip(where.tolist(), index.tolist(), numbers.tolist(), strict=True):
+                assert position not in found
+                found[position] = (sample, tuple(row))
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[int, Drawn]:
+    return drawn_by(0, 1, 1, start=0, batches=14)
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_any_stop_and_any_restart_give_what_one_process_would(case: int, uninterrupted: dict[int, Drawn]) -> None:
+    """A run that is stopped up to three times and goes on each time on another number of processes, drawn at random.
+
+    The state that a restart needs is one integer, the images seen."""
+    generator = np.random.default_rng(case)
+    found: dict[int, Drawn] = {}
+    images_seen = 0
+    while images_seen < 14 * BATCH:
+        left = 14 - images_seen // BATCH
+        batches = left if left < 3 else int(generator.integers(1, left + 1))
+        world = int(generator.choice(WORLDS))
+        parts = int(generator.choice([n for n in (1, 2, 3) if BATCH % (world * n) == 0]))
+        shares = [drawn_by(rank, world, parts, images_seen, batches) for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1, "equal shares"
+        for share in shares:
+            assert not found.keys() & share.keys(), "no position twice"
+            found |= share
+        images_seen += batches * BATCH
+    assert found == uninterrupted
+
+
+def test_every_epoch_of_a_run_holds_every_sample_once(uninterrupted: dict[int, Drawn]) -> None:
+    order = [uninterrupted[position][0] for position in range(14 * BATCH)]
+    for epoch in range(len(order) // SAMPLES):
+        assert sorted(order[epoch * SAMPLES : (epoch + 1) * SAMPLES]) == list(range(SAMPLES))
+    assert len({numbers for _, numbers in uninterrupted.values()}) == 14 * BATCH, "no plan twice"
