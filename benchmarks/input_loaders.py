@@ -1,8 +1,7 @@
 """The contestants of benchmarks.input_pipeline: each an endless stream of batches of both views, opened and closed."""
 
-import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +10,21 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms as T
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
+from benchmarks.ladder.worker_loader import SourceTargetImages, open_image
+from soda_fast.config import Config
 from soda_fast.config.schema import DataConfig, ViewConfig
-from soda_fast.data import TrainLoader
+from soda_fast.data import Dataset, TrainLoader
 from soda_fast.data.image_files import scan
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.resident import make_resident
 
 EPOCH_IMAGES = 50_000  # after which the reference's workers end and new ones start
 
-MEAN, STD, NOISE = (0.48, 0.45, 0.40), (0.23, 0.23, 0.23), 0.1
+MEAN, STD = (0.48, 0.45, 0.40), (0.23, 0.23, 0.23)
 Opened = AbstractContextManager[Iterator[object]]  # of batches
-Decode = Callable[[int], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Images:
-    """The same images as our loaders and as torchvision's data sets hold them."""
+    """The same images as our loaders hold them, who decode small ones beforehand, and as they are stored."""
 
     ours: ImageSet
-    decode: Decode
+    stored: ImageSet
 
 
 def make_images(case: Case, folder: Path, count: int) -> Images:
@@ -55,12 +55,14 @@ def make_images(case: Case, folder: Path, count: int) -> Images:
     labels = np.zeros(count, np.int64)
     if not case.encoded:
         pixels = np.stack(list(pictures))
-        return Images(ArrayImages(pixels, labels, "image"), lambda index: Image.fromarray(pixels[index]))
+        decoded = ArrayImages(pixels, labels, "image")
+        return Images(decoded, decoded)
     paths = [folder / f"{number:05}.jpg" for number in range(count)]
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path, quality=90)
-    ours = make_resident(scan(paths, labels), folder, "benchmark", DataConfig().resident_mib << 20, threads=1)
-    return Images(ours, lambda index: Image.open(io.BytesIO(paths[index].read_bytes())).convert("RGB"))
+    stored = scan(paths, labels)
+    ours = make_resident(stored, folder, "benchmark", DataConfig().resident_mib << 20, threads=1)
+    return Images(ours, stored)
 
 
 def _picture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -80,7 +82,7 @@ def open_ours(case: Case, images: Images, backend: str, device: torch.device, th
 
     @contextmanager
     def opened() -> Iterator[Iterator[object]]:
-        data = replace(settings(case), backend=backend, threads=threads, source_noise=NOISE)
+        data = replace(settings(case), backend=backend, threads=threads)
         loader = TrainLoader(
             images.ours, data, MEAN, STD,
             seed=0, global_batch=batch, rank=0, world=1, parts=1, start_position=0, device=device,
@@ -93,42 +95,24 @@ def open_ours(case: Case, images: Images, backend: str, device: torch.device, th
     return opened()
 
 
-class _Views(Dataset[tuple[Tensor, Tensor]]):
-    """Both views of an image, by torchvision on Pillow images, as the reference implementation makes them."""
+class _Views(TorchDataset[tuple[Tensor, Tensor]]):
+    """Both views of an image, as the reference implementation makes them. decodes: 2, one for each view, or 1."""
 
-    def __init__(self, case: Case, decode: Decode, count: int, decodes: int) -> None:
-        self.decode, self.count, self.decodes = decode, count, decodes
-        scale = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD), T.Lambda(_noisy)])
-        self.source = _augment(case.source_size, case.randaugment, scale)
-        self.target = _augment(case.target_size, case.randaugment, T.ToTensor())
+    def __init__(self, case: Case, stored: ImageSet, decodes: int) -> None:
+        self.both = SourceTargetImages(
+            Config(data=settings(case)), Dataset("benchmark", stored, None, ("only",), MEAN, STD)
+        )
+        self.decodes = decodes
 
     def __len__(self) -> int:
         return EPOCH_IMAGES
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        index %= self.count
-        image = self.decode(index)
-        again = self.decode(index) if self.decodes == 2 else image
-        return self.source(image), self.target(again)
-
-
-def _noisy(view: Tensor) -> Tensor:
-    return view + NOISE * torch.randn_like(view)
-
-
-def _augment(size: int, randaugment: bool, finish: Callable[..., Tensor]) -> Callable[[Image.Image], Tensor]:
-    crop = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip()])
-    square = T.Compose([T.Resize(size), T.CenterCrop(size)])
-    view = ViewConfig()
-
-    def augment(image: Image.Image) -> Tensor:
-        image = crop(image) if torch.rand(1).item() < view.crop_flip_probability else square(image)
-        if randaugment and torch.rand(1).item() < view.randaugment_probability:
-            image = operations(image)
-        return finish(image)
-
-    operations = T.RandAugment(view.randaugment_num_ops, view.randaugment_magnitude)
-    return augment
+        index %= len(self.both)
+        if self.decodes == 2:
+            return self.both[index]
+        image = open_image(self.both.images, index)
+        return self.both.source(image), self.both.target(image)
 
 
 def open_torchvision(case: Case, images: Images, workers: int, batch: int, decodes: int) -> Opened:
@@ -136,7 +120,7 @@ def open_torchvision(case: Case, images: Images, workers: int, batch: int, decod
 
     @contextmanager
     def opened() -> Iterator[Iterator[object]]:
-        views = _Views(case, images.decode, len(images.ours), decodes)
+        views = _Views(case, images.stored, decodes)
         loader = DataLoader(
             views, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=decodes == 1,
             multiprocessing_context="fork",

@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpus import sheet_of
 from benchmarks.input_loaders import Case, Images, Opened, make_images, open_ours, open_synthetic, open_torchvision
-from benchmarks.machine import describe_machine, peak_tflops
+from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_fast.data.executor import default_threads
 from soda_fast.data.image_set import ArrayImages
@@ -61,10 +62,11 @@ class Row:
     device: str
     threads: int
     batch: int
-    median: float
-    lowest: float
-    highest: float
-    rounds: int
+    rates: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rates)
 
 
 def contestants(
@@ -114,8 +116,7 @@ def measure(contestants: Sequence[Contestant], rounds: int, seconds: float) -> l
             with contestant.open() as batches:
                 found.append(contestant.batch * batches_per_second(batches, seconds, contestant.device == "cuda"))
     return [
-        Row(c.name, c.device, c.threads, c.batch, statistics.median(found), min(found), max(found), rounds)
-        for c, found in zip(contestants, rates, strict=True)
+        Row(c.name, c.device, c.threads, c.batch, tuple(found)) for c, found in zip(contestants, rates, strict=True)
     ]
 
 
@@ -148,59 +149,91 @@ def step_rate(case: Case, tflops: float | None) -> dict[str, float] | None:
 
 def sustained_tflops() -> float | None:
     """Half the GPU's peak; None without a GPU, or if its peak is not known."""
-    if not torch.cuda.is_available():
-        return None
-    peak = peak_tflops(torch.device("cuda"), "bf16")
-    return peak * SUSTAINED if peak else None
+    sheet = sheet_of(torch.device("cuda")) if torch.cuda.is_available() else None
+    return sheet.bf16_tflops * SUSTAINED if sheet else None
 
 
-def run_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one case, as JSON has it."""
+@dataclass(frozen=True)
+class Result:
+    """All rows of one case, and the images per second that the training step needs, if known."""
+
+    case: Case
+    rows: list[Row]
+    step: dict[str, float] | None
+
+
+def run_case(case: Case, options: argparse.Namespace) -> Result:
+    """Measure one case."""
     with tempfile.TemporaryDirectory() as folder:
         images = make_images(case, Path(folder), options.images)
         everyone = contestants(case, images, options.threads, options.batch, options.gpu)
         rows = measure(everyone, options.rounds, options.seconds)
-    need = step_rate(case, options.tflops)
-    if options.step_rate:
-        need = {"images_per_second": options.step_rate}
-    return {**asdict(case), "rows": [asdict(row) for row in rows], "step": need}
+    need = {"images_per_second": options.step_rate} if options.step_rate else step_rate(case, options.tflops)
+    return Result(case, rows, need)
 
 
-def format_case(result: dict[str, Any]) -> str:
+def as_json(result: Result) -> list[dict[str, Any]]:
+    """A row for each contestant, under a name of its own; rates in images/s."""
+    case, found = result.case, []
+    for row in result.rows:
+        augmented = "RandAugment" if case.randaugment else "no RandAugment"
+        workers = f"{row.threads} threads, " if row.threads else ""
+        lower, median, upper = (
+            statistics.quantiles(row.rates, n=4, method="inclusive") if len(row.rates) > 1 else [row.rates[0]] * 3
+        )
+        found.append(
+            {
+                "name": f"{case.name} {augmented}: {row.name} on {row.device}, {workers}batch {row.batch}",
+                "case": asdict(case),
+                "loader": row.name,
+                "device": row.device,
+                "threads": row.threads,
+                "batch": row.batch,
+                "images_per_second": {"median": median, "lower_quartile": lower, "upper_quartile": upper},
+                "rounds": list(row.rates),
+                "times_reference": times_reference(result.rows, row),
+                "step": result.step,
+            }
+        )
+    return found
+
+
+def format_result(result: Result) -> str:
     """A table for a person. `times`: the row's rate over that of torchvision as the reference does it."""
-    rows = result["rows"]
+    case = result.case
     lines = [
-        f"views of {result['source_size']} and {result['target_size']} pixels "
-        f"from {result['height']}x{result['width']} {'JPEGs' if result['encoded'] else 'pixels'}, "
-        f"{'with' if result['randaugment'] else 'without'} RandAugment",
+        f"views of {case.source_size} and {case.target_size} pixels from {case.height}x{case.width} "
+        f"{'JPEGs' if case.encoded else 'pixels'}, {'with' if case.randaugment else 'without'} RandAugment",
         f"  {'':24}{'device':>8}{'threads':>9}{'batch':>7}{'images/s':>15}{'lowest':>15}{'highest':>15}{'times':>8}",
     ]
-    for row in rows:
-        base = reference_rate(rows, row)
-        times = f"{row['median'] / base:8.2f}" if base and row["name"] != "synthetic" else ""
+    for row in result.rows:
+        times = times_reference(result.rows, row)
         lines.append(
-            f"  {row['name']:24}{row['device']:>8}{row['threads']:>9}{row['batch']:>7}{row['median']:>15,.0f}"
-            f"{row['lowest']:>15,.0f}{row['highest']:>15,.0f}{times}"
+            f"  {row.name:24}{row.device:>8}{row.threads:>9}{row.batch:>7}{row.median:>15,.0f}"
+            f"{min(row.rates):>15,.0f}{max(row.rates):>15,.0f}" + (f"{times:8.2f}" if times else "")
         )
-    if result["step"]:
-        lines.append(f"  the training step needs  {result['step']['images_per_second']:,.0f} images/s")
+    if result.step:
+        lines.append(f"  the training step needs  {result.step['images_per_second']:,.0f} images/s")
     return "\n".join(lines)
 
 
-def reference_rate(rows: Sequence[dict[str, Any]], like: dict[str, Any]) -> float | None:
-    """The median of torchvision as the reference does it, with as many workers as `like` has threads."""
+def times_reference(rows: Sequence[Row], row: Row) -> float | None:
+    """The median over the rounds of this row's rate over that of torchvision as the reference does it, with as many
+    workers as this has threads; None for a row without."""
     same = [
-        row["median"]
-        for row in rows
-        if (row["name"], row["threads"], row["batch"]) == ("torchvision reference", like["threads"], like["batch"])
+        other
+        for other in rows
+        if (other.name, other.threads, other.batch) == ("torchvision reference", row.threads, row.batch)
     ]
-    return same[0] if same else None
+    if not same:
+        return None
+    return statistics.median(mine / theirs for mine, theirs in zip(row.rates, same[0].rates, strict=True))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="sizes of the two views")
+    parser.add_argument("--sizes", nargs="+", choices=CASES, default=list(CASES), help="sizes of the two views")
     parser.add_argument("--randaugment", choices=("with", "without", "both"), default="both")
     parser.add_argument("--threads", nargs="+", type=int, default=[default_threads()], help="threads, or workers")
     parser.add_argument("--batch", nargs="+", type=int, default=[256])
@@ -227,12 +260,13 @@ def main() -> int:
     print(f"{machine['device']}, {default_threads()} cores, torch {machine['torch']}, commit {machine['commit']}")
     print(f"load before the start {load:.1f}: what else runs on the machine slows everything here")
     results = []
-    for name in options.cases:
+    for name in options.sizes:
         for randaugment in {"with": (True,), "without": (False,), "both": (True, False)}[options.randaugment]:
             results.append(run_case(replace(CASES[name], randaugment=randaugment), options))
-            print(format_case(results[-1]), flush=True)
+            print(format_result(results[-1]), flush=True)
     if options.json:
-        report = {"version": VERSION, "machine": machine, "load_before": load, "cases": results}
+        rows = [row for result in results for row in as_json(result)]
+        report = {"version": VERSION, "machine": machine, "load_before": load, "rows": rows}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

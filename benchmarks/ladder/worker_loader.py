@@ -39,7 +39,7 @@ class SourceTargetImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.source(_open(self.images, index)), self.target(_open(self.images, index))
+        return self.source(open_image(self.images, index)), self.target(open_image(self.images, index))
 
 
 class _Noise:
@@ -67,7 +67,8 @@ def _augmentations(view: ViewConfig, size: int, images: ImageSet) -> list[object
     ]
 
 
-def _open(images: ImageSet, index: int) -> Image.Image:
+def open_image(images: ImageSet, index: int) -> Image.Image:
+    """An image as the reference's data sets give it: decoded from its file, or made from its pixels."""
     if isinstance(images, FileImages):
         return Image.open(images.paths[index]).convert("RGB")
     return Image.fromarray(images.read(index))

@@ -149,15 +149,15 @@ def _memory(options: Options) -> Part:
 
 def _pipeline(options: Options) -> Part:
     size = (
-        ()
+        ("--sizes", "32", "64", "--randaugment", "with", "--batch", "512", "--seconds", "1")
         if options.on_gpu
-        else ("--images", "64", "--batch", "16", "--seconds", "0.2", "--rounds", "1", "--sizes", "32")
+        else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32", "--rounds", "1")
     )
     return Part(
         "input_pipeline",
         "Images a second that the loaders make",
         lambda answer: _module("benchmarks.input_pipeline", *size, "--json", str(answer)),
-        120,
+        240,
     )
 
 

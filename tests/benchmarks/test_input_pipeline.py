@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,18 @@ import torch
 
 from benchmarks import input_pipeline
 from benchmarks.input_loaders import Opened, make_images, open_torchvision
-from benchmarks.input_pipeline import CASES, Contestant, contestants, format_case, measure, parse, step_rate
+from benchmarks.input_pipeline import (
+    CASES,
+    Contestant,
+    Result,
+    Row,
+    contestants,
+    format_result,
+    measure,
+    parse,
+    step_rate,
+    times_reference,
+)
 
 SMALL = replace(CASES["64"], source_size=24, target_size=16, height=20, width=28)
 
@@ -87,26 +98,35 @@ def test_the_rate_that_a_step_needs_follows_from_its_arithmetic() -> None:
     assert step_rate(CASES["32"], None) is None
 
 
-def test_the_report_is_whole_and_says_how_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_is_whole_and_says_how_many_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(input_pipeline, "CASES", {"64": SMALL})
     out = tmp_path / "report.json"
     monkeypatch.setattr(
         "sys.argv",
-        ["input_pipeline", "--cases", "64", "--randaugment", "with", "--threads", "1", "--batch", "8", "--images", "8",
+        ["input_pipeline", "--sizes", "64", "--randaugment", "with", "--threads", "1", "--batch", "8", "--images", "8",
          "--rounds", "1", "--seconds", "0.01", "--step-rate", "1234", "--no-gpu", "--json", str(out)],
     )  # fmt: skip
     assert input_pipeline.main() == 0
     report = json.loads(out.read_text())
     assert report["version"] == input_pipeline.VERSION
-    (case,) = report["cases"]
-    assert case["step"] == {"images_per_second": 1234.0}
-    assert {"name", "device", "threads", "batch", "median", "lowest", "highest", "rounds"} == set(case["rows"][0])
-    assert "the training step needs  1,234 images/s" in format_case(case)
+    assert len({row["name"] for row in report["rows"]}) == len(report["rows"]) >= 3
+    for row in report["rows"]:
+        rate = row["images_per_second"]
+        assert 0 < rate["lower_quartile"] <= rate["median"] <= rate["upper_quartile"]
+        assert row["step"] == {"images_per_second": 1234.0}
+    assert "the training step needs  1,234 images/s" in capsys.readouterr().out
+
+
+def test_times_are_medians_over_rounds_and_compare_like_with_like() -> None:
     rows = [
-        {**case["rows"][0], "name": name, "median": rate}
-        for name, rate in (("soda_fast dali", 50.0), ("torchvision reference", 20.0))
+        Row("soda_fast dali", "cpu", 2, 8, (50.0, 80.0, 90.0)),
+        Row("soda_fast dali", "cpu", 1, 8, (50.0, 80.0, 90.0)),
+        Row("torchvision reference", "cpu", 2, 8, (20.0, 20.0, 30.0)),
     ]
-    assert "2.50" in format_case({**asdict(SMALL), "rows": rows, "step": None})
+    assert [times_reference(rows, row) for row in rows] == [3.0, None, 1.0]
+    assert "    3.00" in format_result(Result(SMALL, rows, None))
 
 
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["--images", "100"], ["--seconds", "0"]])

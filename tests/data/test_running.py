@@ -107,7 +107,7 @@ finally:
 @pytest.mark.parametrize(("end", "close"), [("exception", False), ("interrupt", False), ("interrupt", True)])
 @pytest.mark.parametrize("backend", BACKENDS[-1:])
 def test_a_process_that_ends_in_the_middle_ends_at_once_and_cleanly(backend: str, end: str, close: bool) -> None:
-    """An exception or Ctrl-C in the consumer, which closes the loader or does not: no hang, no crash, no thread left."""
+    """An exception or Ctrl-C in the consumer, closing the loader or not: no hang, no crash, no thread left."""
     then = 'raise RuntimeError("the model broke")' if end == "exception" else "pass"
     code = CHILD.format(backend=backend, then=then, close=close)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
