@@ -119,7 +119,7 @@ class DataConfig:
     unreadable_limit: Probability = 0.01
     """Largest share of a split's images that may be replaced; beyond it the run stops."""
     prefetch_batches: Positive = 2
-    """Batches that DALI prepares ahead of the one in use."""
+    """Batches that are prepared ahead of the one in use, while the model computes."""
 
 
 @section
