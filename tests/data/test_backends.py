@@ -8,6 +8,7 @@
 | resizing, outermost pixels of a view made larger | 1 at most |
 | resizing, outermost pixels of a view made smaller | 32 at most: DALI repeats the edge, Pillow shortens the filter |
 | RandAugment's fourteen operations | 0 (test_operations.py) |
+| colour jitter, grayscale, solarize; blur | 0; 1 at most (test_colour.py) |
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,32 @@ def test_two_whole_views_agree(name: str) -> None:
     for ours, theirs in zip(views_of(images, plans, sizes, "dali"), views_of(images, plans, sizes, "torchvision")):
         assert difference(ours, theirs).mean() < 0.6
     assert (plans[0].top != plans[1].top).any()
+
+
+CONTRASTIVE = ViewConfig(
+    randaugment_probability=0.0, jitter_probability=0.8, grayscale_probability=0.2, solarize_probability=0.2
+)
+
+
+@needs_dali
+@pytest.mark.parametrize(("archive", "side"), [(TINY_IMAGENET, 64), (COIL, 128)])
+@pytest.mark.parametrize("view", [ViewConfig(), CONTRASTIVE], ids=["reference", "contrastive"])
+def test_from_real_files_to_finished_views_nothing_differs_but_resizing(
+    archive: str, side: int, view: ViewConfig, tmp_path: Path
+) -> None:
+    """Whole images at their own size: decoding and all operations are equal in every grey level. Cut and resized to two
+    sizes: a resizing's one level is carried on, by hue, equalize and solarize also magnified, in few places."""
+    files = {f"{number}.img": content for number, content in enumerate(real_files(archive, 64))}
+    images = file_set(tmp_path, files)
+    place = np.arange(len(images)), images.heights, images.widths
+    whole = [plan(replace(view, crop_flip_probability=0.0), 1, "source", *place)]
+    np.testing.assert_array_equal(*(views_of(images, whole, [side], name)[0] for name in ("dali", "torchvision")))
+    cut = [plan(view, 1, stream, *place) for stream in ("source", "target")]
+    sizes = [side, side // 2]
+    for ours, theirs in zip(views_of(images, cut, sizes, "dali"), views_of(images, cut, sizes, "torchvision")):
+        inside = difference(ours, theirs)[:, 1:-1, 1:-1]
+        assert inside.mean() < 0.6
+        assert (inside > 8).mean() < 0.01
 
 
 @pytest.mark.parametrize("backend", [pytest.param("dali", marks=needs_dali), "torchvision"])
