@@ -63,7 +63,7 @@ def bits(seed: int, stream: str, positions: Tensor, count: int) -> Tensor:
 
 def _bits(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
     """`counter_bits` without Triton."""
-    if positions.device.type == "cpu":
+    if _has_numbers_here(positions):
         return torch.from_numpy(_bits_on_cpu(seed, stream, positions.numpy(), count))
     block = torch.arange(-(-count // 4), device=positions.device)[None, :]
     position = positions[:, None]
@@ -84,6 +84,11 @@ def _bits_on_cpu(seed: int, stream: int, positions: NDArray[np.int64], count: in
         for number, word in enumerate(_words_on_cpu(seed, stream, positions[some], blocks)):
             words[some, :, number] = word
     return words.reshape(len(positions), 4 * blocks)[:, :count]
+
+
+def _has_numbers_here(positions: Tensor) -> bool:
+    """Whether NumPy can read them: they lie on the CPU, and are not a fake tensor's."""
+    return positions.device.type == "cpu" and type(positions) is Tensor
 
 
 def _cached_rows(blocks: int) -> int:
@@ -137,7 +142,7 @@ def integers(seed: int, stream: str, positions: Tensor, low: int, high: int) -> 
 def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
     count = math.prod(shape)
-    if positions.device.type == "cpu":
+    if _has_numbers_here(positions):
         return _normal_on_cpu(seed, stream_id(stream), positions, count).view(-1, *shape)
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)
     unit = (words.float() + 0.5) * 2.0**-32

@@ -57,7 +57,7 @@ def make_executor(
         ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory.
     """
     threads = data.threads or default_threads()
-    backend = resolve_backend(data.backend, images, device)
+    backend = resolve_backend(data.backend, isinstance(images, ArrayImages), device)
     if backend == "batched":
         from soda_fast.data.batched import BatchedExecutor
 
@@ -74,9 +74,12 @@ def make_executor(
     return TorchvisionExecutor(images, sizes, device, threads)
 
 
-def resolve_backend(backend: Backend | Literal["auto"], images: ImageSet, device: torch.device) -> Backend:
-    """What `auto` means on this machine. Raises ValueError where what is asked for cannot be."""
-    decoded = isinstance(images, ArrayImages)
+def resolve_backend(backend: Backend | Literal["auto"], decoded: bool, device: torch.device) -> Backend:
+    """What `auto` means on this machine, for images that are decoded in memory or not.
+
+    Raises:
+        ValueError: what is asked for cannot be.
+    """
     if backend == "batched" and not decoded:
         raise ValueError(
             "data.backend is batched, but these images are not decoded in memory: they differ in size, or take more "

@@ -70,18 +70,24 @@ def make_resident(images: ImageSet, root: Path, name: str, most_bytes: int, thre
     Raises:
         ValueError: no room on the disk, or a file cannot be read.
     """
-    if not isinstance(images, EncodedImages) or not len(images):
+    size = resident_size(images, most_bytes)
+    if size is None or not isinstance(images, EncodedImages):
         return images
-    shapes = np.unique(np.stack((images.heights, images.widths), axis=1)[images.heights > 0], axis=0)
-    if len(shapes) != 1 or len(images) * int(shapes[0].prod()) * 3 > most_bytes:
-        return images
-    height, width = shapes[0].tolist()
-    shape = (len(images), height, width, 3)
+    shape = (len(images), *size, 3)
     key = [list(shape), images.stamps()]
     folder = cached(root, f"{name}-pixels", key, lambda folder: _decode(images, shape, folder, name, threads))
     pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
     unreadable = np.load(folder / _UNREADABLE, allow_pickle=False)
     return ResidentImages(pixels, images.without(unreadable), np.arange(len(images)))
+
+
+def resident_size(images: ImageSet, most_bytes: int) -> tuple[int, int] | None:
+    """Height and width of all images, if they have one size and all pixels fit into `most_bytes`."""
+    shapes = np.unique(np.stack((images.heights, images.widths), axis=1)[images.heights > 0], axis=0)
+    if len(shapes) != 1 or len(images) * int(shapes[0].prod()) * 3 > most_bytes:
+        return None
+    height, width = shapes[0].tolist()
+    return height, width
 
 
 def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, name: str, threads: int) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from soda_fast.build import build_empty_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import load_dataset
+from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.resident import resident_size
 from soda_fast.describe import count_parameters
 from soda_fast.doctor.disk import disk_findings
 from soda_fast.doctor.findings import Finding, as_text
@@ -36,8 +38,8 @@ def examine(
         found += _say(f"\n{path}", [Finding("wrong", "configuration", str(error))])
         return _verdict(found)
     hardware = this_hardware()
-    images_found, train_images = _find_images(config)
-    paths = path_findings(config, hardware, train_images)
+    images_found, train_images, decoded = _find_images(config)
+    paths = path_findings(config, hardware, train_images, decoded)
     found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
     found += _say("\nDisks and memory", disk_findings(config, _parameters(config)))
     if not _wrong(found):
@@ -48,15 +50,18 @@ def examine(
     return _verdict(found)
 
 
-def _find_images(config: Config) -> tuple[Finding, int | None]:
-    """Whether the data set is there, and its training images; nothing is decoded or written."""
+def _find_images(config: Config) -> tuple[Finding, int | None, bool]:
+    """Whether the data set is there, how many training images it has, and whether training will have them decoded in
+    memory; nothing is decoded or written."""
     grey = (0.5, 0.5, 0.5)
     try:
         dataset = load_dataset(replace(config.data, resident_mib=0, mean=grey, std=grey))
     except (ValueError, OSError) as error:
-        return Finding("wrong", "data set", str(error)), None
+        return Finding("wrong", "data set", str(error)), None, False
     text = f"{dataset.name}, {len(dataset.train):,} training images"
-    return Finding("ok", "data set", text), len(dataset.train)
+    resident = resident_size(dataset.train, config.data.resident_mib << 20) is not None
+    decoded = resident or isinstance(dataset.train, ArrayImages)
+    return Finding("ok", "data set", text), len(dataset.train), decoded
 
 
 def _say(title: str | None, findings: Iterable[Finding]) -> list[Finding]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import torch
+
 from soda_fast.config import Config, check_shard_processes, check_world_size, run_length_images
 from soda_fast.data.executor import resolve_backend
 from soda_fast.doctor.findings import Finding
@@ -13,18 +15,19 @@ CORE_FLOPS_PER_S = 50e9
 _SMALL_MODEL_FLOPS = 1e9
 _FLASH_HEAD = 256
 _CORES_PER_GPU = 4
+_BACKENDS = {"dali": "DALI", "batched": "images in memory, a batch at once", "torchvision": "torchvision"}
 
 
-def path_findings(config: Config, hardware: Hardware, train_images: int | None) -> Iterator[Finding]:
+def path_findings(config: Config, hardware: Hardware, train_images: int | None, decoded: bool) -> Iterator[Finding]:
     """One finding for each choice that `auto` makes, or that the configuration forces.
 
-    train_images: None: not known.
+    train_images: None: not known. decoded: whether they will lie in memory as pixels.
     """
     if hardware.on_gpu:
         yield from _gpus(config, hardware)
     else:
         yield _cpu(config, hardware, train_images)
-    yield _images(config, hardware)
+    yield _images(config, hardware, decoded)
     yield _precision(config, hardware)
     yield _compile(config, hardware)
     yield _normalisation(config, hardware)
@@ -57,21 +60,26 @@ def _gpus(config: Config, hardware: Hardware) -> Iterator[Finding]:
     yield Finding("note", "processes", f"`soda-fast train` uses one of {hardware.gpus} GPUs; all of them: {command}")
 
 
-def _images(config: Config, hardware: Hardware) -> Finding:
+def _images(config: Config, hardware: Hardware, decoded: bool) -> Finding:
     processes = max(hardware.gpus, 1)
     try:
-        backend = resolve_backend(config.data.backend)
+        backend = resolve_backend(config.data.backend, decoded, torch.device("cuda" if hardware.on_gpu else "cpu"))
     except ValueError as error:
         return Finding("wrong", "images", str(error))
     threads = config.data.threads or max(1, int(hardware.cores) // processes)
-    place = "decoded and augmented on the GPU" if backend == "dali" and hardware.on_gpu else "on the CPU"
-    text = f"{'DALI' if backend == 'dali' else 'torchvision'}, {place}, {threads} threads a process"
+    text = f"{_BACKENDS[backend]}, {_place(backend, hardware)}, {threads} threads a process"
     if backend == "torchvision" and hardware.on_gpu:
         return Finding("slow", "images", text, "it will hardly keep a GPU busy: pip install nvidia-dali-cuda130")
     if hardware.on_gpu and hardware.cores / processes < _CORES_PER_GPU:
         remedy = f"{hardware.cores / processes:g} cores for each GPU may be too few: watch data_wait_share"
         return Finding("slow", "images", text, remedy)
     return Finding("ok", "images", text)
+
+
+def _place(backend: str, hardware: Hardware) -> str:
+    if backend == "torchvision" or not hardware.on_gpu:
+        return "on the CPU"
+    return "augmented on the GPU" if backend == "batched" else "decoded and augmented on the GPU"
 
 
 def _precision(config: Config, hardware: Hardware) -> Finding:

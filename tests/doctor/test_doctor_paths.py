@@ -25,7 +25,7 @@ def cifar(*overrides: str) -> Config:
 
 
 def found(config: Config, hardware: Hardware) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in path_findings(config, hardware, 50_000)}
+    return {finding.subject: finding for finding in path_findings(config, hardware, 50_000, decoded=False)}
 
 
 def test_all_is_well_on_an_h100() -> None:
