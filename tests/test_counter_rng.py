@@ -1,6 +1,7 @@
 """Random numbers that depend on seed, stream and position alone."""
 
 import torch
+from torch._subclasses import FakeTensorMode
 
 from soda_fast import counter_rng
 
@@ -57,3 +58,19 @@ def test_distributions() -> None:
     counts = torch.bincount(integers, minlength=12)
     assert counts[0] == counts[11] == 0
     assert (counts[1:11] - 5000).abs().max() < 350  # five deviations
+
+
+def test_numbers_on_a_cpu_are_those_of_the_plain_way() -> None:
+    """The way in NumPy against the way in PyTorch, which other devices and tensors without memory take."""
+    positions = torch.tensor([0, 7, 2**40 + 3, 12, 2**32])
+    for count in (1, 4, 30, 3072):
+        block = torch.arange(-(-count // 4))[None, :].expand(5, -1)
+        place = positions[:, None].expand_as(block)
+        stream = torch.full_like(block, counter_rng.stream_id("a"))
+        words = counter_rng.philox((block, stream, place & 0xFFFFFFFF, place >> 32), (9, 0))
+        expected = torch.stack(words, dim=-1).flatten(1)[:, :count]
+        assert torch.equal(counter_rng.bits(9, "a", positions, count), expected)
+    with FakeTensorMode():
+        fake = torch.arange(5)
+        assert counter_rng.normal(9, "a", fake, (3, 5, 5)).shape == (5, 3, 5, 5)
+        assert counter_rng.uniform(9, "a", fake, 6).shape == (5, 6)
