@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpus import sheet_of
 from benchmarks.input_loaders import Case, Images, Opened, make_images, open_ours, open_synthetic, open_torchvision
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_fast.data.executor import default_threads
 from soda_fast.data.image_set import ArrayImages
-from soda_fast.describe import count_flops
+from soda_fast.flops import count_flops
+from soda_fast.gpus import sheet_of
 
 VERSION = 1
 """Of the JSON; changes when a field changes its meaning."""

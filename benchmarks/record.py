@@ -74,7 +74,7 @@ def json_schema() -> dict[str, Any]:
 
 def write_record(path: Path, record: Record) -> None:
     """The whole record, or what was there before."""
-    write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())  # type: ignore[call-overload]
+    write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 def read_record(path: Path) -> Record:

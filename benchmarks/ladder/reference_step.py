@@ -122,7 +122,8 @@ class ReferenceStep:
         model.to(self.processes.device)
         if self.recipe.sharded:
             bf16 = self.recipe.precision == "bf16"
-            parallelize(model, model.blocks, self.processes.mesh("fsdp"), bf16=bf16, compile_blocks=compiled)
+            methods = model.compiled_methods if compiled else ()
+            parallelize(model, model.blocks, self.processes.mesh("fsdp"), bf16=bf16, compiled=methods)
         return model
 
     def _replicated(self, model: SODA) -> nn.Module:

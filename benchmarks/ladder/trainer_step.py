@@ -88,11 +88,11 @@ def _marked(trainer: Trainer, timeline: Timeline) -> Iterator[None]:
         timeline.end("forward")
         return result
 
-    def marked_clip_and_step(*arguments: Any) -> Tensor:
+    def marked_clip_and_step(*arguments: Any) -> tuple[Tensor, Tensor]:
         timeline.end("backward")
-        norm = clip_and_step(*arguments)
+        found = clip_and_step(*arguments)
         timeline.end("optimizer")
-        return norm
+        return found
 
     trainer.losses, trainer_module.clip_and_step = marked_losses, marked_clip_and_step  # type: ignore[method-assign]
     try:

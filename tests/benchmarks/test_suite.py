@@ -1,5 +1,6 @@
 """The suite keeps what it had, whatever ends it; records, the ledger and comparisons."""
 
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks.compare import compare, paired_ratio
 from benchmarks.measurements import measurements
-from benchmarks.record import Record, json_schema, read_record, write_record
+from benchmarks.record import PartResult, Record, json_schema, read_record, write_record
 from benchmarks.report import END, START, add, ledger, put_into_readme, write_report
 from benchmarks.suite.parts import Part
 from benchmarks.suite.run import LEAST_S, Budget, run_suite
@@ -106,6 +107,18 @@ def test_an_interrupted_suite_leaves_what_it_had(tmp_path: Path, number: int) ->
         os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "benchmarks").rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    ],
+)
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    importlib.import_module(name)
+
+
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "wrong.json"
     write_record(path, record())
@@ -137,8 +150,6 @@ def with_ladder(rate: float, spread: float, machine: str = "test", **keys: Any) 
     result = {"rungs": [failed, row], "targets": [verdict], "mfu_counts": "convolutions"}
     part = python("", "ladder_32")
     found.parts = []
-    from benchmarks.record import PartResult
-
     found.parts.append(PartResult(part.name, "the ladder", "measured", result=result))
     found.parts.append(PartResult("memory", "memory", "cut off", reason="did not end"))
     return found
