@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,7 +58,10 @@ def main() -> int:
         minutes=options.minutes,
         environment=describe(device),
     )
-    chosen = [part for part in parts if not options.only or part.name in options.only]
+    chosen = [
+        part if not options.only or part.name in options.only else replace(part, missing="not among --only")
+        for part in parts
+    ]
     path = options.out / "record.json"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks.gpu_suite: told to end"))
     try:
