@@ -29,6 +29,7 @@ STEPS_BEFORE = 3  # compilation, the optimizer's state, cuDNN's choice of algori
 
 def measured_bytes(config: Config, device: str) -> int:
     """The peak of one step of a trainer that has made a few."""
+    torch.backends.cudnn.benchmark = not config.train.deterministic  # as in training
     dataset, _ = find_images(config, 1000)
     config = with_statistics(config, dataset)
     with start_processes(device) as processes, tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ its own; benchmarks/ladder/rungs.py says what changes. --json is written anew af
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -71,6 +72,7 @@ def benchmark(
 ) -> dict[str, Any]:
     """All figures of one configuration, as JSON would hold them."""
     device, accumulate = processes.device, config.train.accumulate
+    torch.backends.cudnn.benchmark = not config.train.deterministic  # as in training
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
         loader = (
@@ -209,6 +211,8 @@ def main() -> int:
         parser.error("--steps must be at least 1 and --warmup at least 0")
     if options.synthetic_images < 0 or options.seconds_per_rung <= 0 or options.rung_limit <= 0:
         parser.error("--synthetic-images must not be negative; --seconds-per-rung and --rung-limit must be positive")
+    # As an exception, so that a rung's process does not outlive this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks.train_step: told to end"))
     try:
         if options.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("--device cuda: PyTorch sees no GPU here; use --device cpu")

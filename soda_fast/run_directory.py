@@ -27,6 +27,7 @@ FREE_KEYS = (
     "data.root",
     "data.backend",
     "data.resident_mib",
+    "data.resident_device_mib",
     "data.on_unreadable",
     "data.unreadable_limit",
     "data.threads",

@@ -51,13 +51,13 @@ def all_parts(options: Options) -> list[Part]:
     """Every part, in order."""
     makers = (
         _environment,
-        _tests,
-        _kernels,
         _ladder_32,
+        _profile,
+        _kernels,
+        _tests,
         _memory,
         _pipeline,
         _evaluation,
-        _profile,
         _ladder_64,
         _training,
     )
@@ -100,7 +100,7 @@ def _tests(options: Options) -> Part:
 
 
 def _kernels(options: Options) -> Part:
-    sizes = ("--batch", "64", "512") if options.on_gpu else ("--device", "cpu", "--batch", "1", "--shapes", "1")
+    sizes = ("--batch", "512", "64") if options.on_gpu else ("--device", "cpu", "--batch", "1", "--shapes", "1")
     layouts = ("--layout", "channels_last", "contiguous") if options.on_gpu else ("--layout", "channels_last")
     return Part(
         "kernels",
@@ -112,7 +112,11 @@ def _kernels(options: Options) -> Part:
 
 
 def _ladder(options: Options, name: str, title: str, config: str, limit_s: float) -> Part:
-    seconds = ("--seconds-per-rung", "6") if options.on_gpu else ("--seconds-per-rung", "0.2", "--rung-limit", "60")
+    seconds = (
+        ("--seconds-per-rung", "5", "--rung-limit", "75")
+        if options.on_gpu
+        else ("--seconds-per-rung", "0.2", "--rung-limit", "60")
+    )
     images = _images(options)
     arguments = ("--ladder", "--config", config, *_overrides(options), *images, *seconds)
     return Part(

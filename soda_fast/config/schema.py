@@ -299,7 +299,7 @@ class EvaluationConfig:
     """The random view of the training images in protocols that have one. Defaults: the reference implementation's."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
-    protocols: tuple[ProtocolName, ...] = ("knn-dino", "knn-reference", "linear-reference", "linear-logistic")
+    protocols: tuple[ProtocolName, ...] = ("knn-dino", "knn-reference", "linear-reference")
     """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py. linear-mae and linear-solo encode the
     training images 90 and 100 times, linear-dinov2 1.6 million images, all through fresh random views."""
     seeds: Positive = 3

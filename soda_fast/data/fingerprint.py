@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from soda_fast.data.image_set import ImageSet
+from soda_fast.data.image_set import ImageSet, UnreadableImage
 
 _READ = 1000  # images whose bytes are read, spread over the set
 
@@ -19,5 +19,12 @@ def fingerprint(images: ImageSet) -> str:
     for numbers in (images.labels, images.heights, images.widths):
         digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
     for index in np.unique(np.linspace(0, len(images) - 1, min(_READ, len(images))).astype(np.int64)):
-        digest.update(images.read(int(index)).tobytes())
+        digest.update(_bytes(images, int(index)))
     return digest.hexdigest()
+
+
+def _bytes(images: ImageSet, index: int) -> bytes:
+    try:
+        return images.read(index).tobytes()
+    except UnreadableImage:  # another stood in for it (data.on_unreadable)
+        return b"unreadable"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from soda_fast.store.entries import Entry, FileRange, Origin, ZipMember
+from soda_fast.store.tar_end import require_end
 
 MAX_MEMBER_BYTES = 256 << 20
 """No image of any of these data sets comes near."""
@@ -121,7 +122,8 @@ def _tar_members(path: Path, archive: tarfile.TarFile, start: int, size: int, mo
             if info.offset_data + info.size > size:
                 raise ValueError(f"{path}: ends inside {name}; get the archive again")
             yield Member(name, info.size, FileRange(str(path), start + info.offset_data, info.size))
-    except (tarfile.TarError, EOFError) as error:
+        require_end(archive, path)
+    except (tarfile.TarError, EOFError, RecursionError) as error:
         raise ValueError(f"{path}: is damaged ({error}); get the archive again") from error
 
 

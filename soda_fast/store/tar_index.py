@@ -8,6 +8,7 @@ from pathlib import Path
 from soda_fast.store.entries import FileRange
 from soda_fast.store.pictures import inspect
 from soda_fast.store.shard import Row
+from soda_fast.store.tar_end import require_end
 
 _IMAGES = ("jpg", "jpeg", "png")
 
@@ -45,7 +46,8 @@ def rows_of(task: tuple[int, str], advance: Callable[[], None]) -> list[Row]:
                     raise ValueError(f"{path}: sample {stem} has two images or comes twice; make the shard again")
                 else:
                     images[key] = (info.offset_data, info.size)
-    except tarfile.TarError as error:
+            require_end(archive, path)
+    except (tarfile.TarError, RecursionError) as error:
         raise ValueError(f"{path}: is no whole uncompressed tar ({error}); get or make the shard again") from error
     missing = [key for key in images if key not in labels]
     if missing:

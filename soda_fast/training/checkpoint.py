@@ -192,6 +192,11 @@ class CheckpointStore:
         # One process looks: two that look at a changing disk may see different things.
         dist.broadcast_object_list(found)
         path, complaints = found
+        if path is None and complaints:
+            raise ValueError(
+                f"{'; '.join(complaints)}. No checkpoint in {self.root} is whole: restore one, or move this folder "
+                "away to train from the start"
+            )
         self._notices += complaints
         progress = None if path is None else load_checkpoint(path, state)
         if self.processes.is_main:

@@ -11,6 +11,7 @@ The newest folder whose manifest and files agree is the one that counts.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from soda_fast.files import sync_directory, write_atomically
 
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"images-\d{12}")  # a copy that somebody made beside it is none
 
 
 def checkpoint_path(root: Path, images_seen: int) -> Path:
@@ -33,7 +35,7 @@ def temporary_path(root: Path, images_seen: int) -> Path:
 
 def checkpoints(root: Path) -> list[Path]:
     """Published checkpoints, oldest first; their files are not checked."""
-    return sorted(path for path in root.glob("images-*") if (path / MANIFEST).exists())
+    return sorted(path for path in root.glob("images-*") if _NAME.fullmatch(path.name) and (path / MANIFEST).exists())
 
 
 def latest(root: Path) -> tuple[Path | None, list[str]]:

@@ -1,6 +1,6 @@
 """The data path on a GPU. DALI's resizing there has its own rounding, hence a tolerance in the mean."""
 
-import importlib.util
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-BACKENDS = ["torchvision", "batched"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
+BACKENDS = ["torchvision", "batched"] + ["dali"] * (
+    find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+)
 
 
 def test_randaugment_is_equal_in_every_grey_level() -> None:
