@@ -32,7 +32,7 @@ def test_sharded_inside_each_machine(tmp_path: Path) -> None:
     port = free_port()
     machines = [start_machine(config, port) for _ in range(2)]
     try:
-        said = [machine.communicate(timeout=240)[0] for machine in machines]
+        said = [machine.communicate(timeout=500)[0] for machine in machines]
     finally:
         for machine in machines:
             machine.kill()
