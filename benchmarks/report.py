@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.ladder.rungs import LAST_RUNG
 from benchmarks.plots import draw
 from benchmarks.record import Record, read_record, write_record
 from benchmarks.sections import SECTIONS, missing, title
 
 ROOT = Path(__file__).parent
 LEDGER = ROOT / "results"
-LAST_RUNG = "dali"
-"""The whole trainer; rungs below it are no statement about it."""
 START, END = "<!-- from the ledger: python -m benchmarks.report -->", "<!-- end of the ledger -->"
 
 

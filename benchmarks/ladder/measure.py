@@ -141,13 +141,13 @@ def make_loader(
     device, accumulate = processes.device, config.train.accumulate
     if not real:
         return OnDevice(synthetic_parts(config, device)), 0
-    if recipe.loader != "dali":
+    if recipe.loader in ("one worker", "workers"):
         part = config.train.global_batch_images // accumulate
         loader = WorkerLoader(config, dataset, part, device, one_worker=recipe.loader == "one worker")
         return loader, loader.queued_batches // accumulate
-    return trainer_loader(replace(config, data=replace(config.data, backend="dali")), dataset, processes), (
-        config.data.prefetch_batches
-    )
+    if recipe.loader == "dali":
+        config = replace(config, data=replace(config.data, backend="dali"))
+    return trainer_loader(config, dataset, processes), config.data.prefetch_batches
 
 
 def trainer_loader(config: Config, dataset: Dataset, processes: Processes) -> TrainLoader:

@@ -19,7 +19,7 @@ class Recipe:
     reads: what the host reads from the device in a step: "loss" (and all else that the reference waits for), "finite"
         (only whether the gradient is finite), "nothing".
     lists: fused AdamW and a moving average over lists of tensors, instead of PyTorch's default AdamW and a loop.
-    loader: "one worker" or "workers" of a torch DataLoader with Pillow, or "dali".
+    loader: "one worker" or "workers" of a torch DataLoader with Pillow, "dali", or "own": what training itself takes.
     """
 
     precision: Literal["fp16", "bf16", "fp32"] = "fp16"
@@ -30,7 +30,7 @@ class Recipe:
     own_networks: bool = False
     reads: Literal["loss", "finite", "nothing"] = "loss"
     lists: bool = False
-    loader: Literal["one worker", "workers", "dali"] = "one worker"
+    loader: Literal["one worker", "workers", "dali", "own"] = "one worker"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ _KERNEL = replace(_COMPILE, own_networks=True)
 _NO_SYNC = replace(_KERNEL, reads="nothing")
 _FUSED = replace(_NO_SYNC, lists=True)
 _DALI = replace(_FUSED, loader="dali")
+_TRAINER = replace(_FUSED, loader="own")
+LAST_RUNG = "trainer"
+"""The one that targets and summaries speak of."""
 
 RUNGS = (
     Rung(
@@ -97,6 +100,11 @@ RUNGS = (
         _FUSED,
     ),
     Rung("dali", "the trainer's loader with DALI: decoded once, augmented on the GPU", _DALI),
+    Rung(
+        LAST_RUNG,
+        "the trainer as it trains: data.backend as configured, which on a GPU augments decoded images a batch at once",
+        _TRAINER,
+    ),
 )
 
 

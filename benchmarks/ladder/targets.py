@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.ladder.rungs import LAST_RUNG
 from soda_fast.config import Config, ConfigError, load_config
 
 GPU = "H200"
@@ -21,7 +22,7 @@ def judge(result: dict[str, Any], config: Config) -> list[dict[str, Any]]:
     """
     if not applies(result, config):
         return []
-    last = next((row for row in result["rungs"] if row["name"] == "dali" and row["status"] == "measured"), {})
+    last = next((row for row in result["rungs"] if row["name"] == LAST_RUNG and row["status"] == "measured"), {})
     verdicts = []
     for name, key, target in TARGETS:
         reached = last.get(key)

@@ -128,7 +128,7 @@ def _ladder(options: Options, name: str, title: str, config: str, limit_s: float
 
 
 def _ladder_32(options: Options) -> Part:
-    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 300)
+    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 400)
 
 
 def _ladder_64(options: Options) -> Part:

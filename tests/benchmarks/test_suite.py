@@ -135,7 +135,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
 def with_ladder(rate: float, spread: float, machine: str = "test", **keys: Any) -> Record:
     found = record(machine, **keys)
     row = {
-        "name": "dali",
+        "name": "trainer",
         "status": "measured",
         "images_per_second": {"median": rate, "lower_quartile": rate - spread, "upper_quartile": rate + spread},
         "step_s": 0.05,
@@ -158,7 +158,7 @@ def with_ladder(rate: float, spread: float, machine: str = "test", **keys: Any) 
 @pytest.mark.parametrize(("rate", "verdict"), [(110.0, "better"), (90.0, "WORSE"), (101.0, "")])
 def test_only_what_is_beyond_the_spread_is_marked(rate: float, verdict: str) -> None:
     (found,) = compare(measurements(with_ladder(100.0, 2.0)), measurements(with_ladder(rate, 2.0)))
-    assert found.name == "ladder_32/dali"
+    assert found.name == "ladder_32/trainer"
     assert found.value == pytest.approx(rate / 100)
     assert found.verdict == verdict
 
@@ -183,7 +183,7 @@ def test_the_ledger_keeps_the_newest_of_each_machine(tmp_path: Path) -> None:
     records = ledger(tmp_path / "results")
     assert sorted(one.machine for one in records) == ["cpu", "h200"]
     text = write_report(records, tmp_path).read_text()
-    assert "| dali | 9,800.0 |" in text
+    assert "| trainer | 9,800.0 |" in text
     assert "9,000" not in text
     assert "| compile | failed | no compiler |" in text
     assert "target 9,700, reached 9,800.00, met" in text
