@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,19 @@ class Row:
         return statistics.median(self.rates)
 
 
+def dali_is_installed() -> bool:
+    """Whether there is DALI to measure."""
+    return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+
+
 def contestants(
     case: Case, images: Images, threads: Sequence[int], batches: Sequence[int], gpu: bool
 ) -> list[Contestant]:
     """Every contestant at every number of threads (or workers) and every batch."""
     cpu = torch.device("cpu")
     cuda, decoded = torch.device("cuda"), isinstance(images.ours, ArrayImages)
-    ours = [("dali", cpu), *[("batched", cpu)] * decoded]
-    ours += [("dali", cuda), *[("batched", cuda)] * decoded] * gpu
+    backends = ["dali"] * dali_is_installed() + ["batched"] * decoded
+    ours = [(backend, device) for device in [cpu, *[cuda] * gpu] for backend in backends]
     found = []
     for batch in batches:
         for count in threads:
@@ -259,15 +265,17 @@ def main() -> int:
     load = os.getloadavg()[0]
     print(f"{machine['device']}, {default_threads()} cores, torch {machine['torch']}, commit {machine['commit']}")
     print(f"load before the start {load:.1f}: what else runs on the machine slows everything here")
+    if not dali_is_installed():
+        print("DALI is not installed here, and is left out")
     results = []
     for name in options.sizes:
         for randaugment in {"with": (True,), "without": (False,), "both": (True, False)}[options.randaugment]:
             results.append(run_case(replace(CASES[name], randaugment=randaugment), options))
             print(format_result(results[-1]), flush=True)
-    if options.json:
-        rows = [row for result in results for row in as_json(result)]
-        report = {"version": VERSION, "machine": machine, "load_before": load, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+            if options.json:  # after each case: a run cut short keeps what it has
+                rows = [row for result in results for row in as_json(result)]
+                report = {"version": VERSION, "machine": machine, "load_before": load, "dali": dali_is_installed()}
+                options.json.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
     return 0
 
 

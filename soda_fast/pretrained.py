@@ -122,12 +122,20 @@ def _load(path: Path, whole: bool) -> tuple[SODA, Config]:
     if not (path / CONFIG_NAME).is_file():
         model, config, _ = load_run(RunDirectory(path))
         return model, config
-    config = config_from_tree(json.loads((path / CONFIG_NAME).read_text())["config"])
+    try:
+        tree = json.loads((path / CONFIG_NAME).read_text())["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / CONFIG_NAME} is not the description of an exported model; export it again"
+        ) from error
+    config = config_from_tree(tree)
     model = build_model(config)
     network: nn.Module = model if whole else model.encoder
     file = path / (MODEL_NAME if whole else ENCODER_NAME)
     try:
         network.load_state_dict(from_exported(network, load_file(file)))
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} is missing; export the model again") from error
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{file} does not hold what {CONFIG_NAME} describes ({str(error).splitlines()[0]})") from error
     return model, config

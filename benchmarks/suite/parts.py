@@ -89,11 +89,10 @@ def _environment(options: Options) -> Part:
 
 
 def _tests(options: Options) -> Part:
-    chosen = ("tests",) if options.on_gpu else ("tests/kernels/test_gpu.py",)
     return Part(
         "tests",
         "Tests that need a GPU",
-        lambda answer: _module("benchmarks.suite.tests", "--json", str(answer), *chosen),
+        lambda answer: _module("benchmarks.suite.tests", "--json", str(answer)),
         240,
         missing="" if options.on_gpu else "there is no GPU",
     )

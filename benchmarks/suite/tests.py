@@ -1,4 +1,4 @@
-"""The tests that need a GPU, as a result: python -m benchmarks.suite.tests --json FILE [PATH ...]"""
+"""The tests that need a GPU, as a result: python -m benchmarks.suite.tests --json FILE"""
 
 import argparse
 import json
@@ -6,44 +6,58 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soda_fast.files import write_atomically
 
-def run_tests(paths: list[str]) -> dict[str, Any]:
-    """How many passed, failed and were skipped, and the first line of each failure."""
+NO_TESTS = 5
+"""pytest's exit status where none was chosen."""
+
+
+def files_with_gpu_tests(folder: Path) -> list[Path]:
+    """The kernels' first."""
+    found = [path for path in folder.rglob("test_*.py") if "mark.gpu" in path.read_text()]
+    return sorted(found, key=lambda path: ("kernels" not in path.parts, path))
+
+
+def run_tests(files: Sequence[Path], answer: Path) -> dict[str, Any]:
+    """How many passed, failed and were skipped, and the first line of each failure; written after each file."""
+    result: dict[str, Any] = {"kind": "tests", "version": 1, "exit_status": 0, "passed": 0, "skipped": 0, "failed": 0}
+    result |= {"failures": {}, "seconds": {}}
+    for file in files:
+        _run_file(file, result)
+        write_atomically(answer, json.dumps(result, indent=1).encode())
+    return result
+
+
+def _run_file(file: Path, result: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", f"--junitxml={report}"]
-        code = subprocess.run([*command, *paths], check=False).returncode
+        code = subprocess.run([*command, str(file)], check=False).returncode
         cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
-    failures = {
-        f"{case.get('classname')}::{case.get('name')}": (problem.get("message") or "").splitlines()[:1]
-        for case in cases
-        for problem in (*case.findall("failure"), *case.findall("error"))
-    }
-    skipped = sum(case.find("skipped") is not None for case in cases)
-    return {
-        "kind": "tests",
-        "version": 1,
-        "exit_status": code,
-        "passed": len(cases) - len(failures) - skipped,
-        "skipped": skipped,
-        "failed": len(failures),
-        "failures": failures,
-        "seconds": {f"{case.get('classname')}::{case.get('name')}": float(case.get("time") or 0) for case in cases},
-    }
+    if code not in (0, NO_TESTS):
+        result["exit_status"] = code
+    for case in cases:
+        name = f"{case.get('classname')}::{case.get('name')}"
+        problems = [*case.findall("failure"), *case.findall("error")]
+        result["seconds"][name] = float(case.get("time") or 0)
+        if problems:
+            result["failed"] += 1
+            result["failures"][name] = (problems[0].get("message") or "").splitlines()[:1]
+        else:
+            result["passed" if case.find("skipped") is None else "skipped"] += 1
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite.tests", description=__doc__)
-    parser.add_argument("paths", nargs="*", default=["tests"])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    result = run_tests(options.paths)
-    options.json.write_text(json.dumps(result, indent=1))
-    return 0 if result["exit_status"] in (0, 5) else 1  # 5: no test was chosen
+    files = files_with_gpu_tests(Path(__file__).parents[2] / "tests")
+    return int(run_tests(files, options.json)["exit_status"] != 0)
 
 
 if __name__ == "__main__":
