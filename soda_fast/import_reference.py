@@ -51,7 +51,8 @@ def import_reference(checkpoint: Path, config_file: Path, run: RunDirectory) -> 
         model.load_state_dict(state_from_reference(model, state, config.model.encoder.stem))
     except ValueError as error:
         raise ValueError(f"{checkpoint} with {config_file}: {error}") from None
-    run.create(config)
+    run.make()
+    run.write_config(config)
     _write(config, model.state_dict(), run)
     weights = "the averaged (EMA) weights" if averaged else "the online weights (the checkpoint has no EMA)"
     return f"imported {weights} of {checkpoint} into {run.path}"

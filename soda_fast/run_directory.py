@@ -110,8 +110,8 @@ class RunDirectory:
             reason = error.strerror or str(error)
             raise ValueError(f"run.dir {self.path}: cannot be made ({reason}); choose another run.dir") from error
 
-    def create(self, config: Config, accept_changes: bool = False) -> str | None:
-        """Make the folders and write config.yaml.
+    def check_changes(self, config: Config, accept_changes: bool = False) -> str | None:
+        """Compare a configuration with that of the run's checkpoints.
 
         Args:
             accept_changes: go on under a configuration that shapes what is learnt in another way than the saved one.
@@ -120,26 +120,29 @@ class RunDirectory:
             A warning that names the changes that were accepted.
 
         Raises:
-            ValueError: the folder cannot be made or written; or it holds checkpoints of a run whose configuration
-                differs in keys that shape what is learnt.
+            ValueError: there are checkpoints, and keys that shape what is learnt differ.
         """
-        self.make()
-        warning = None
         # Without a checkpoint nothing has been learnt that the changes could contradict.
-        if self.config.is_file() and any(self.checkpoints.glob("images-*")):
-            changes = find_changes(load_config(self.config), config)
-            if changes and not accept_changes:
-                raise ConfigError(_refusal(self.path, changes))
-            if changes:
-                named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
-                warning = f"going on with {', '.join(named)}, as --accept-changes says"
+        if not self.config.is_file() or not any(self.checkpoints.glob("images-*")):
+            return None
+        changes = find_changes(load_config(self.config), config)
+        if changes and not accept_changes:
+            raise ConfigError(_refusal(self.path, changes))
+        named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
+        return f"going on with {', '.join(named)}, as --accept-changes says" if changes else None
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
         try:
             write_atomically(self.config, to_yaml(config).encode())
         except OSError as error:
             raise ValueError(
                 f"run.dir {self.path}: cannot be written ({error.strerror}); choose another run.dir"
             ) from error
-        return warning
 
 
 def find_changes(saved: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:

@@ -10,6 +10,7 @@ import torch
 
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
+from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.run_lock import RunLock
@@ -46,7 +47,9 @@ def train(config: Config, accept_changes: bool = False) -> None:
             _claimed(run, config, accept_changes, processes) as warnings,
             out_of_memory_explained(config, processes, run.memory),
         ):
-            trainer = Trainer(config, dataset, processes, run)
+            fingerprint = listing_fingerprint(dataset.train)
+            processes.require_equal(fingerprint, "the training images", "every machine needs the same in data.root")
+            trainer = Trainer(config, dataset, processes, run, accept_changes)
             for warning in warnings:
                 trainer.metrics.warn(warning)
             try:
@@ -59,14 +62,14 @@ def train(config: Config, accept_changes: bool = False) -> None:
 
 @contextmanager
 def _claimed(run: RunDirectory, config: Config, accept_changes: bool, processes: Processes) -> Iterator[list[str]]:
-    """The run directory, made, locked and described, for this training alone; the main process's warnings."""
+    """The run directory, made and locked, for this training alone; the main process's warnings."""
     lock = RunLock(run.path)
     warnings: list[str | None] = []
 
     def claim() -> None:
         run.make()
         warnings.append(lock.acquire())
-        warnings.append(run.create(config, accept_changes))
+        warnings.append(run.check_changes(config, accept_changes))
 
     try:
         processes.on_main(claim)

@@ -79,6 +79,18 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    def require_equal(self, value: object, name: str, remedy: str) -> None:
+        """Refuse to go on if `value` is not the same on all processes. A collective.
+
+        Raises:
+            ValueError: it differs; names the processes that differ from the first.
+        """
+        everyone: list[object] = [None] * self.world_size
+        dist.all_gather_object(everyone, value)
+        others = [str(rank) for rank, other in enumerate(everyone) if other != everyone[0]]
+        if others:
+            raise ValueError(f"{name} of processes {', '.join(others)} differ from those of process 0; {remedy}")
+
     def barrier(self) -> None:
         """Wait for all processes."""
         # On a GPU the barrier's own collective must know its device.

@@ -6,14 +6,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from soda_fast.errors import EXIT_FAILED
 from soda_fast.parallel.processes import Processes
 
+T = TypeVar("T")
 _SLOWEST_LOOK_S = 5.0
 
 
@@ -54,20 +57,37 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self._store is not None
+        store = self._store
         while not self._done.wait(self._look_s):
-            self._publish(self._store)
+            _within(self._look_s, lambda: self._publish(store))
             if time.monotonic() - self._since > self._limit_s:
                 # The others reach their limit a little later than the first, and publish where they are.
                 if self._done.wait(2 * self._look_s):
                     return
-                self._publish(self._store)
-                if self._store.add("watchdog/told", 1) == 1:
-                    print(f"soda-fast: {self._report(self._store)}", file=sys.stderr, flush=True)
+                text = _within(self._look_s, lambda: self._last_words(store))
+                if text is None:
+                    text = self._alone()
+                if text:
+                    print(f"soda-fast: {text}", file=sys.stderr, flush=True)
                 os._exit(EXIT_FAILED)
 
+    def _last_words(self, store: dist.Store) -> str:
+        """The report, for the first process that asks; for the others nothing."""
+        self._publish(store)
+        return self._report(store) if store.add("watchdog/told", 1) == 1 else ""
+
+    def _alone(self) -> str:
+        return (
+            f"no progress for {self._limit_s / 60:g} min (parallel.timeout_minutes), and the process that keeps what "
+            f"the others say (process 0, or torchrun on its machine) does not answer; process {self._rank} is "
+            f"{_where(self._here())}. It ends; start the same command again to go on from the last checkpoint"
+        )
+
+    def _here(self) -> dict[str, Any]:
+        return {"point": self._point, "doing": self._doing, "machine": socket.gethostname(), "at": self._location()}
+
     def _publish(self, store: dist.Store) -> None:
-        here = {"point": self._point, "doing": self._doing, "machine": socket.gethostname(), "at": self._location()}
-        store.set(f"watchdog/{self._rank}", json.dumps(here))
+        store.set(f"watchdog/{self._rank}", json.dumps(self._here()))
 
     def _report(self, store: dist.Store) -> str:
         found: dict[int, dict[str, Any] | None] = {}
@@ -85,6 +105,20 @@ class Watchdog:
                 return f"soda_fast/{place[2]}:{frame.f_lineno}"
             frame = frame.f_back
         return "an unknown place"
+
+
+def _within(seconds: float, action: Callable[[], T]) -> T | None:
+    """What `action` returns; None if it fails or takes longer. The store of a frozen process never answers."""
+    result: list[T] = []
+
+    def run() -> None:
+        with suppress(RuntimeError):  # the store is gone
+            result.append(action())
+
+    thread = threading.Thread(target=run, name="watchdog-store", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return result[0] if result else None
 
 
 def report(found: dict[int, dict[str, Any] | None], limit_s: float) -> str:

@@ -85,7 +85,8 @@ class CheckpointStore:
         root: the run's `checkpoints` folder.
         keep, keep_every_images: which stay; see `checkpoint_files.to_remove`.
         max_failures: how many saves may fail in a row before `save` raises.
-        description: what the manifests say besides, as the configuration and versions.
+        description: what the manifests say besides: the configuration, versions, and which images were trained on.
+        accept_changes: load a checkpoint of other images too.
     """
 
     def __init__(
@@ -96,9 +97,10 @@ class CheckpointStore:
         keep_every_images: int = 0,
         max_failures: int = 1,
         description: dict[str, Any] | None = None,
+        accept_changes: bool = False,
     ) -> None:
         self.root, self.processes, self.keep, self.keep_every_images = root, processes, keep, keep_every_images
-        self.max_failures, self.description = max_failures, description or {}
+        self.max_failures, self.description, self.accept_changes = max_failures, description or {}, accept_changes
         self.newest_images: int | None = None
         self._failures = 0
         self._notices: list[str] = []
@@ -185,7 +187,11 @@ class CheckpointStore:
         return notices
 
     def load_latest(self, state: TrainState) -> Progress | None:
-        """Restore `state` from the newest whole checkpoint, of any number of processes; says where it stood."""
+        """Restore `state` from the newest whole checkpoint, of any number of processes; says where it stood.
+
+        Raises:
+            ValueError: there are checkpoints, but none is whole, or it is of other images or another model.
+        """
         found: list[Any] = [None, []]
         if self.processes.is_main:
             found = list(files.latest(self.root))
@@ -198,6 +204,8 @@ class CheckpointStore:
                 "away to train from the start"
             )
         self._notices += complaints
+        if path is not None:
+            self._check_images(path)
         progress = None if path is None else load_checkpoint(path, state)
         if self.processes.is_main:
             # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
@@ -207,6 +215,20 @@ class CheckpointStore:
             return None
         self.newest_images = progress.images_seen
         return progress
+
+    def _check_images(self, path: Path) -> None:
+        """Other images would come at every position to come, and nothing would say so."""
+        saved, now = files.read_manifest(path).get("images"), self.description.get("images")
+        if saved is None or now is None or saved == now:
+            return
+        text = (
+            f"{path} was trained on {saved['count']:,} images, and data.root holds {now['count']:,}"
+            if saved["count"] != now["count"]
+            else f"{path} was trained on other images, or in another order, than data.root holds now"
+        )
+        if not self.accept_changes:
+            raise ValueError(f"{text}; restore them, start anew in another run.dir, or go on with --accept-changes")
+        self._notices.append(f"{text}; going on, as --accept-changes says")
 
     def _remedy(self) -> str:
         last = f"the last good one is of {self.newest_images:,} images" if self.newest_images else "there is none yet"

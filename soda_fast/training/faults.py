@@ -53,21 +53,35 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
         save_tensors(failures.failure_path(run.failures, images_seen) / "weights", weights)
     except (SaveError, ValueError) as kept:
         problem = f" (it cannot be repeated later: {kept})"
-    findings = examine_step(trainer, images_seen)
-    if processes.is_main and not problem:
-        try:
-            failures.write(run.failures, trainer.config, images_seen, findings)
-        except OSError as kept:
-            problem = f" (it cannot be repeated later: {kept})"
+    # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
+    problem = problem or _write(trainer, images_seen, [])
+    try:
+        findings = examine_step(trainer, images_seen)
+        found = summarise(findings, processes.world_size)
+        problem = problem or _write(trainer, images_seen, findings)
+    except (MemoryError, RuntimeError) as exhausted:
+        if not is_out_of_memory(exhausted):
+            raise
+        found = "where could not be found out, because memory did not suffice to look at single modules"
     newest = trainer.checkpoints.newest_images
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
-    step, found = images_seen // trainer.batch_images, summarise(findings, processes.world_size)
+    step = images_seen // trainer.batch_images
     return TrainingError(
         f"the loss or its gradient became NaN or infinite in step {step} (from 0, after {images_seen:,} images), "
         f"which did not change the weights: {found}. `soda-fast replay {run.path}` repeats the step{problem}; {last}. "
         "Lower train.encoder_lr and train.decoder_lr or lengthen the warm-up (with --accept-changes to go on from the "
         "checkpoint), or let train.max_skipped_steps leave out a few such steps"
     )
+
+
+def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
+    """Keep what is known of the failure; returns what is wrong with that, for a message."""
+    if trainer.processes.is_main:
+        try:
+            failures.write(trainer.run.failures, trainer.config, images_seen, findings)
+        except OSError as error:
+            return f" (it cannot be repeated later: {error})"
+    return ""
 
 
 def _prepare(root: Path, images_seen: int) -> None:

@@ -16,6 +16,7 @@ from soda_fast.config import (
     warmup_images,
 )
 from soda_fast.data import Batch, Dataset, TrainLoader
+from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.diffusion import denoising_loss, noise_images
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
@@ -46,9 +47,20 @@ class Trainer:
         dataset: the images.
         processes: this process among the run's.
         run: an existing run directory.
+        accept_changes: go on from a checkpoint although other images were trained on.
+
+    Raises:
+        ValueError: the configuration does not fit the processes.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, processes: Processes, run: RunDirectory) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        processes: Processes,
+        run: RunDirectory,
+        accept_changes: bool = False,
+    ) -> None:
         check_world_size(config, processes.world_size)
         check_shard_processes(config, processes.world_size, processes.local_world_size)
         self.config, self.dataset, self.processes, self.run = config, dataset, processes, run
@@ -73,13 +85,15 @@ class Trainer:
         self.guard = FiniteGuard(processes.device, config.train.max_skipped_steps)
         self.buffers = BufferKeeper(self.model)
         self.unlogged_skips = 0
+        images = {"count": len(dataset.train), "sha256": listing_fingerprint(dataset.train)}
         self.checkpoints = CheckpointStore(
             run.checkpoints,
             processes,
             config.train.keep_checkpoints,
             config.train.keep_every_images,
             config.train.max_failed_saves,
-            {"versions": versions(), "config": asdict(config)},
+            {"versions": versions(), "config": asdict(config), "images": images},
+            accept_changes,
         )
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
         self.samples = Samples(config, dataset, processes)
@@ -111,13 +125,14 @@ class Trainer:
                 if self._due(self.config.train.log_every_images):
                     self._log()
                 with self.clock.paused():
+                    # First what must not be lost; it is written while the rest goes on.
+                    if self._due(self.config.train.save_every_images):
+                        self._save()
                     if self._due(self.config.sampling.every_images):
                         self._write_samples()
                     for probe, every in self.probes.schedule.items():
                         if self._due(every):
                             self._probe(probe)
-                    if self._due(self.config.train.save_every_images):
-                        self._save()
                 signal = self.stop_vote.ask(stop.received)
                 if signal:
                     self._stop(signal)
@@ -340,6 +355,8 @@ class Trainer:
             self.ema.set_steps(progress.steps)
             self.buffers.keep()
             self.guard = FiniteGuard(self.processes.device, self.guard.allowed, progress.skipped_steps)
+        # Only now: a configuration that the checkpoint does not fit must not take the place of the one it fits.
+        self.processes.on_main(lambda: self.run.write_config(self.config))
         self.metrics.start(self.images_seen)
         if self.processes.is_main:
             self.accounting.resume(self.run.path / "metrics.jsonl")

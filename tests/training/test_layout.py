@@ -56,7 +56,7 @@ def walk_one_step(folder: Path, device: str, perf: dict[str, Any]) -> None:
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
     run = RunDirectory(folder / "run")
-    run.create(config)
+    run.make()
     with start_processes(device) as processes:
         trainer = Trainer(config, dataset, processes, run)
         wrong: list[str] = []

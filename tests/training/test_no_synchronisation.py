@@ -37,7 +37,7 @@ def trainer_and_batches(path: Path, device: str) -> Any:
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
     run = RunDirectory(path / "run")
-    run.create(config)
+    run.make()
     with start_processes(device) as processes:
         trainer = Trainer(config, dataset, processes, run)
         batches = trainer._global_batches()

@@ -116,7 +116,8 @@ def test_another_configuration_may_be_accepted(
 
 
 def test_without_a_checkpoint_everything_may_change(tmp_path: Path) -> None:
-    RunDirectory(tmp_path / "run").create(config_from_tree(tiny_tree(tmp_path / "run", steps=2)))
+    RunDirectory(tmp_path / "run").make()
+    RunDirectory(tmp_path / "run").write_config(config_from_tree(tiny_tree(tmp_path / "run", steps=2)))
     run_tiny(tiny_tree(tmp_path / "run", steps=2, encoder_lr=0.0001))
 
 

@@ -88,12 +88,25 @@ def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     forked.wait_for_steps(tree, 3, processes[0])
     os.kill(processes[1].pid, signal.SIGSTOP)  # type: ignore[arg-type]
     try:
-        assert forked.ends_with(processes[0], seconds=30) == 1
+        assert forked.ends_with(processes[0], seconds=60) == 1, forked.log(tree)
     finally:
         processes[1].kill()
     told = forked.log(tree)
     assert "no progress for 0.0666667 min (parallel.timeout_minutes); these processes are behind: process 1 on " in told
     assert told.count("soda-fast:") == 1
+
+
+def test_a_frozen_process_that_keeps_the_store_is_noticed(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG, save_every_images=2 * BATCH)
+    tree["parallel"] = {"timeout_minutes": 4 / 60}
+    processes = forked.train_together(tree, 2)
+    forked.wait_for_steps(tree, 3, processes[0])
+    os.kill(processes[0].pid, signal.SIGSTOP)  # type: ignore[arg-type]
+    try:
+        assert forked.ends_with(processes[1], seconds=60) == 1
+    finally:
+        processes[0].kill()
+    assert "process 1 is on " in forked.log(tree)
 
 
 def test_a_process_that_dies_is_told_once(tmp_path: Path) -> None:
