@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch
 from benchmarks.input_loaders import Case, Images, Opened, make_images, open_ours, open_synthetic, open_torchvision
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
-from soda_fast.data.executor import default_threads
+from soda_fast.data.executor import dali_is_installed, default_threads
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
@@ -68,11 +67,6 @@ class Row:
     @property
     def median(self) -> float:
         return statistics.median(self.rates)
-
-
-def dali_is_installed() -> bool:
-    """Whether there is DALI to measure."""
-    return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 
 
 def contestants(

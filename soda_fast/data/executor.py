@@ -89,7 +89,7 @@ def resolve_backend(backend: Backend | Literal["auto"], decoded: bool, device: t
         return "batched"
     if backend == "torchvision":
         return "torchvision"
-    if importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None:
+    if dali_is_installed():
         return "dali"
     if backend == "dali":
         raise ValueError(
@@ -97,6 +97,11 @@ def resolve_backend(backend: Backend | Literal["auto"], decoded: bool, device: t
             "data.backend=torchvision"
         )
     return "torchvision"
+
+
+def dali_is_installed() -> bool:
+    """Whether DALI can be imported. Other packages live below `nvidia` too."""
+    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 
 
 def default_threads() -> int:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,39 @@ _MEASURED_IMAGES = 2048
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files anywhere under a folder, sorted; hidden files and folders and other suffixes are left out."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Image files anywhere under a folder, sorted; hidden files and folders and other suffixes are left out.
+
+    Links to folders are followed, to each folder once: one that leads back would give its images again and again.
+
+    Raises:
+        ValueError: a folder cannot be read; names it.
+    """
+    found: list[Path] = []
+    seen = {_identity(folder)}
+
+    def is_new(path: Path) -> bool:
+        known, identity = len(seen), _identity(path)
+        seen.add(identity)
+        return len(seen) > known
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(parent, name))]
         found += [
             Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
         ]
     return sorted(found)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        _refuse(error)
+    return status.st_dev, status.st_ino
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); restore or remove it") from error
 
 
 def scan(paths: Sequence[Path], labels: NDArray[np.int64]) -> FileImages:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from benchmarks.synthetic import synthetic_parts
 from soda_fast.build import build_model
 from soda_fast.config import Config, config_from_tree, load_config
 from soda_fast.data import load_dataset
+from soda_fast.data.executor import dali_is_installed
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 
@@ -110,7 +110,7 @@ def test_every_rung_runs_on_a_gpu(tmp_path: Path) -> None:
     config, dataset = tiny(tmp_path)
     with start_processes("cuda") as processes:
         for rung in RUNGS:
-            if rung.name == "dali" and find_spec("nvidia.dali") is None:
+            if rung.name == "dali" and not dali_is_installed():
                 continue
             row = measure_rung(rung, config, dataset, processes, SHORT)
             assert row["notes"] == []

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from soda_fast.data.digits import load_digits
+from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.image_set import ArrayImages, FileImages
 
 REAL = Path(os.environ.get("SODA_FAST_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TINY_IMAGENET = "tiny-imagenet-100of200-64px.tar.xz"
+needs_dali = pytest.mark.skipif(not dali_is_installed(), reason="DALI is not installed")
 COIL = "coil-100-30objects-128px-rgb.tar.xz"
 CIFAR_JPEG = "cifar10-jpeg.tar.xz"
 

@@ -11,7 +11,6 @@
 | colour jitter, grayscale, solarize; blur | 0; 1 at most (test_colour.py) |
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -30,10 +29,19 @@ from soda_fast.data import executor
 from soda_fast.data.executor import make_executor
 from soda_fast.data.image_set import FileImages, ImageSet
 from soda_fast.data.views import ViewPlan, clean_plan, plan
-from tests.data.pictures import CIFAR_JPEG, COIL, TINY_IMAGENET, array_set, clouds, encode, file_set, real_files
+from tests.data.pictures import (
+    CIFAR_JPEG,
+    COIL,
+    TINY_IMAGENET,
+    array_set,
+    clouds,
+    encode,
+    file_set,
+    needs_dali,
+    real_files,
+)
 
 CPU = torch.device("cpu")
-needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="DALI is not installed")
 
 
 def views_of(

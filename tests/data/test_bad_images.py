@@ -1,6 +1,5 @@
 """Images that are odd, and files that are none: both backends say the same of each, and no other image suffers."""
 
-import importlib.util
 import io
 import random
 import struct
@@ -22,11 +21,11 @@ from soda_fast.data.unreadable import Readable, UnreadableImages
 from soda_fast.data.views import plan
 from soda_fast.store.pictures import PictureError, decode, inspect, make_plain, read_header
 from tests.data.damage import CERTAIN, DAMAGES
-from tests.data.pictures import TINY_IMAGENET, clouds, encode, file_set, real_files
+from tests.data.pictures import TINY_IMAGENET, clouds, encode, file_set, needs_dali, real_files
 
 CPU = torch.device("cpu")
 BACKENDS = [
-    pytest.param("dali", marks=pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="no DALI")),
+    pytest.param("dali", marks=needs_dali),
     "torchvision",
 ]
 COUNT, CLASSES = 300, 3
@@ -69,10 +68,9 @@ def without_end(content: bytes) -> bytes:
     return content[:-2] + b"\xff\xff\xff\xd9"
 
 
+@needs_dali
 @pytest.mark.parametrize("name", odd_files())
 def test_odd_images_train_alike_in_both_backends(name: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec("nvidia") is None:
-        pytest.skip("no DALI")
     images = scan([write(tmp_path / name, odd_files()[name])] * 12, np.zeros(12, np.int64))
     assert images.heights[0] > 0
     planned = plan(ViewConfig(randaugment_num_ops=0), 1, "source", np.arange(12), images.heights, images.widths)
@@ -131,10 +129,9 @@ def damaged(name: str, count: int) -> list[bytes]:
     return [DAMAGES[name](content, numbers) for content in real_files(TINY_IMAGENET, COUNT)[:count]]
 
 
+@needs_dali
 @pytest.mark.parametrize("name", DAMAGES)
 def test_dali_and_pillow_say_the_same_of_every_damaged_file(name: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec("nvidia") is None:
-        pytest.skip("no DALI")
     files = {f"{number}.jpg": content for number, content in enumerate(damaged(name, 100))}
     paths = [write(tmp_path / file, content) for file, content in files.items()]
     images = FileImages(paths, np.zeros(len(paths), np.int64), *np.full((2, len(paths)), 64))

@@ -51,6 +51,18 @@ def test_classes_are_sorted_folders_and_images_are_found_anywhere_in_them(tmp_pa
     assert dataset.train.decode(0).shape == (12, 16, 3)
 
 
+def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "tree", "train/a/0.jpg", "train/b/1.jpg")
+    write(tmp_path / "elsewhere", "2.jpg")
+    (tmp_path / "tree/train/a/again").symlink_to(tmp_path / "tree/train/a")
+    (tmp_path / "tree/train/a/more").symlink_to(tmp_path / "elsewhere")
+    assert names(load(tmp_path / "tree").train, tmp_path / "tree") == [
+        "train/a/0.jpg",
+        "train/a/more/2.jpg",
+        "train/b/1.jpg",
+    ]
+
+
 def test_sizes_are_those_of_the_headers(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "a"
     folder.mkdir(parents=True)

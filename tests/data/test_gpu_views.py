@@ -1,6 +1,5 @@
 """The data path on a GPU. DALI's resizing there has its own rounding, hence a tolerance in the mean."""
 
-from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -11,6 +10,7 @@ from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import TrainLoader
 from soda_fast.data.batched import BatchedExecutor
+from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import plan
 from tests.data.pictures import array_set, pixels
@@ -20,9 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-BACKENDS = ["torchvision", "batched"] + ["dali"] * (
-    find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-)
+BACKENDS = ["torchvision", "batched"] + ["dali"] * (dali_is_installed())
 
 
 def test_randaugment_is_equal_in_every_grey_level() -> None:

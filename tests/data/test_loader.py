@@ -1,6 +1,5 @@
 """Batches: right numbers, whoever draws them and from wherever; errors and ends that do not hang."""
 
-import importlib.util
 import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -16,6 +15,7 @@ from soda_fast import counter_rng
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig, ProbeViewConfig
 from soda_fast.data import Batch, TrainLoader, iterate_views
+from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import sample_indices
 from soda_fast.data.prefetch import Prefetcher
@@ -26,7 +26,7 @@ from tests.data.pictures import array_set, encode, file_set
 CPU = torch.device("cpu")
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.3, 0.4)
 DATA = DataConfig(dataset="digits", source_size=8, target_size=8)
-BACKENDS = ["torchvision", "batched"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
+BACKENDS = ["torchvision", "batched"] + ["dali"] * (dali_is_installed())
 
 
 def batches(count: int, data: DataConfig = DATA, images: ImageSet | None = None, **changes: int) -> list[Batch]:

@@ -1,6 +1,5 @@
 """The loader at work: ahead of its consumer, in bounded memory, and gone when the process is."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import TrainLoader
+from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.image_set import ArrayImages
 from tests.data.pictures import pixels
 
 CPU = torch.device("cpu")
-BACKENDS = ["batched"] + ["dali"] * (importlib.util.find_spec("nvidia") is not None)
+BACKENDS = ["batched"] + ["dali"] * (dali_is_installed())
 
 
 class Counted(ArrayImages):

@@ -1,6 +1,5 @@
 """Stores: lossless, the same bytes every time, whole or not there."""
 
-import importlib.util
 import io
 import os
 import shutil
@@ -21,7 +20,7 @@ from soda_fast.store import build
 from soda_fast.store.build import Contents, build_store, construction_site, plan
 from soda_fast.store.entries import Entry, Pixels, file_entry
 from soda_fast.store.layout import ROW, Manifest, damage, find_store
-from tests.data.pictures import clouds, encode
+from tests.data.pictures import clouds, encode, needs_dali
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +89,7 @@ def test_shards_are_tars_of_key_jpg_and_key_cls(tmp_path: Path) -> None:
         assert tar.extractfile("000000021.jpg").read() == contents.splits["train"][21].origin.read()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="no DALI")
+@needs_dali
 def test_dalis_webdataset_reader_opens_a_store(tmp_path: Path) -> None:
     from nvidia.dali import fn, pipeline_def
 

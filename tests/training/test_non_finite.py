@@ -15,6 +15,7 @@ from soda_fast import failures
 from soda_fast.cli import main
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import start_processes
+from soda_fast.training import faults
 from soda_fast.training.checkpoint_files import latest, read_manifest
 from soda_fast.training.diagnosis import Finding, examine, summarise
 from soda_fast.training.faults import examine_step
@@ -177,6 +178,23 @@ def test_a_diverging_run_is_kept_and_replayed(tmp_path: Path, capsys: pytest.Cap
     assert said.split("did not change the weights: ")[1].split(". `soda-fast")[0] in shown
     for index, timestep in zip(kept["findings"][0]["indices"], kept["findings"][0]["timesteps"], strict=True):
         assert f"{index:>9} {timestep:>8}" in shown
+
+
+def test_want_of_memory_in_the_examination_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Watched modules need more than compiled ones: here an allocation that cannot be made."""
+
+    def too_large(*_: object) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(faults, "examine", too_large)
+    said = diverge(tmp_path / "run")
+    assert "became NaN or infinite in step 1" in said
+    assert "memory did not suffice to look at single modules" in said
+    monkeypatch.undo()
+    assert main(["replay", str(tmp_path / "run")]) == 0
+    assert "the output of encoder." in capsys.readouterr().out
 
 
 def test_a_diverging_run_of_several_processes(tmp_path: Path) -> None:

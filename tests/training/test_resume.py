@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree, weights_hash
 
@@ -193,3 +195,43 @@ def test_accumulation_gives_nearly_the_same_step(tmp_path: Path) -> None:
     run_tiny(tiny_tree(tmp_path / "parts", 3, accumulate=2))
     for images, loss in losses(tmp_path / "one").items():
         assert losses(tmp_path / "parts")[images] == pytest.approx(loss, rel=0.05)
+
+
+def folder_tree(tmp_path: Path, steps: int) -> dict[str, Any]:
+    """Of images in a folder, with statistics that do not tell one set of images from another."""
+    tree = tiny_tree(tmp_path / "run", steps)
+    tree["data"] |= {"dataset": "folder", "root": str(tmp_path / "images"), "mean": [0.5] * 3, "std": [0.25] * 3}
+    return tree
+
+
+def write_images(root: Path, count: int) -> None:
+    for number in range(count):
+        path = root / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+def test_other_images_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "images", 30)
+    run_tiny(folder_tree(tmp_path, 2))
+    write_images(tmp_path / "images", 32)
+    config = tmp_path / "longer.yaml"
+    config.write_text(json.dumps(folder_tree(tmp_path, 4)))
+    assert main(["train", str(config)]) == 2
+    assert "was trained on 30 images, and data.root holds 32" in capsys.readouterr().err
+    assert main(["train", str(config), "--accept-changes"]) == 0
+    assert "going on, as --accept-changes says" in capsys.readouterr().out
+    assert max(losses(tmp_path / "run")) == 4 * BATCH
+
+
+def test_a_configuration_that_the_checkpoint_refuses_is_not_kept(tmp_path: Path) -> None:
+    """The run is still what it was, and its own command still goes on."""
+    run_tiny(tiny_tree(tmp_path / "run", 2))
+    wider = tiny_tree(tmp_path / "run", 4)
+    wider["model"]["encoder"]["z_dim"] = 4
+    (tmp_path / "wider.yaml").write_text(json.dumps(wider))
+    assert main(["train", str(tmp_path / "wider.yaml"), "--accept-changes"]) == 2
+    assert load_config(tmp_path / "run" / "config.yaml").model.encoder.z_dim == 8
+    run_tiny(tiny_tree(tmp_path / "run", 4))
+    assert max(losses(tmp_path / "run")) == 4 * BATCH
