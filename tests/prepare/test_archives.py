@@ -6,6 +6,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from soda_fast.cli import main
 from soda_fast.data.cifar import load_cifar
 from soda_fast.prepare.archives import list_tar, list_tar_of_tars, list_zip
 from soda_fast.prepare.unpack import uncompressed
+from soda_fast.store.tar_index import rows_of
 
 
 def info(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
@@ -27,6 +29,26 @@ def tar_of(path: Path, *members: tarfile.TarInfo) -> Path:
         for member in members:
             archive.addfile(member, io.BytesIO(bytes(min(member.size, 1 << 20))) if member.isreg() else None)
     return path
+
+
+def read_shard(path: Path) -> list:
+    return rows_of((0, str(path)), lambda: None)
+
+
+@pytest.mark.parametrize("damage", ["cut off between members", "a bit of a header"])
+@pytest.mark.parametrize(
+    "read", [list_tar, lambda path: rows_of((0, str(path)), lambda: None)], ids=["source", "shard"]
+)
+def test_a_tar_that_ends_too_soon_is_not_taken_as_whole(damage: str, read: Callable, tmp_path: Path) -> None:
+    """Python takes either for the end of the archive."""
+    path = tar_of(tmp_path / "x.tar", *(info(f"{n}.jpg", 1) for n in range(8)))
+    content = bytearray(path.read_bytes())
+    place = 4 * 1024  # a header and a block each
+    if damage == "a bit of a header":
+        content[place + 3] ^= 1
+    path.write_bytes(content[: place if damage.startswith("cut") else None])
+    with pytest.raises(ValueError, match=r"x.tar: is damaged or cut off at byte 4,096"):
+        list(read(path))
 
 
 HOSTILE_TARS = {
