@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.ladder.child import Request
 from benchmarks.ladder.images import find_images, with_statistics
-from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib, trainer_loader
+from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib
 from benchmarks.ladder.run import Plan, climb
 from benchmarks.ladder.rungs import RUNGS, rung_named
 from benchmarks.ladder.table import HEADER, LEGEND, format_head, format_row, format_targets
@@ -38,6 +38,7 @@ from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.training.assembly import open_loader
 from soda_fast.training.trainer import Trainer
 
 
@@ -76,7 +77,7 @@ def benchmark(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
         loader = (
-            trainer_loader(config, dataset, processes) if real_loader else OnDevice(synthetic_parts(config, device))
+            open_loader(config, dataset, processes, 0) if real_loader else OnDevice(synthetic_parts(config, device))
         )
 
         def run_step() -> None:

@@ -18,9 +18,10 @@ from benchmarks.ladder.trainer_step import TrainerStep
 from benchmarks.ladder.worker_loader import WorkerLoader
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.config import Config
-from soda_fast.data import Batch, Dataset, TrainLoader
+from soda_fast.data import Batch, Dataset
 from soda_fast.parallel import Processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.training.assembly import open_loader
 
 WINDOWS = 8
 
@@ -147,24 +148,7 @@ def make_loader(
         return loader, loader.queued_batches // accumulate
     if recipe.loader == "dali":
         config = replace(config, data=replace(config.data, backend="dali"))
-    return trainer_loader(config, dataset, processes), config.data.prefetch_batches
-
-
-def trainer_loader(config: Config, dataset: Dataset, processes: Processes) -> TrainLoader:
-    """The trainer's own, from the run's beginning."""
-    return TrainLoader(
-        dataset.train,
-        config.data,
-        dataset.mean,
-        dataset.std,
-        seed=config.run.seed,
-        global_batch=config.train.global_batch_images,
-        rank=processes.rank,
-        world=processes.world_size,
-        parts=config.train.accumulate,
-        start_position=0,
-        device=processes.device,
-    )
+    return open_loader(config, dataset, processes, 0), config.data.prefetch_batches
 
 
 def time_steps(

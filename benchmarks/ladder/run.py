@@ -1,13 +1,10 @@
 """Climb the ladder: a process for each rung, results written as they come."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 from benchmarks.ladder.child import Request, as_json
 from benchmarks.ladder.rungs import RUNGS, Rung
 from benchmarks.ladder.targets import judge
+from benchmarks.suite.process import end_group
 from soda_fast.config import Config, load_config
 from soda_fast.files import write_atomically
 from soda_fast.flops import count_flops
@@ -98,18 +96,11 @@ def ask(request: Request, limit_s: float) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"status": "out of time", "error": f"did not end within {limit_s:.0f} s"}
         finally:
-            _end(process)
+            end_group(process)
         if answered.is_file():
             return json.loads(answered.read_text())
     last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
     return {"status": "failed", "error": f"{last} (exit status {process.returncode})"}
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """The process and all that it started, where they are still there."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _derive(

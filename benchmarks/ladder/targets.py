@@ -35,7 +35,8 @@ def judge(result: dict[str, Any], config: Config) -> list[dict[str, Any]]:
 
 def applies(result: dict[str, Any], config: Config) -> bool:
     """Whether this is what the targets speak of."""
-    if (result.get("ceiling") or {}).get("data_sheet") != GPU or result["loader"] != "real":
+    ceiling = result.get("ceiling")  # absent where it could not be measured
+    if ceiling is None or ceiling["data_sheet"] != GPU or result["loader"] != "real":
         return False
     try:
         reference = load_config(REFERENCE_CONFIG)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 CIFAR10, TINY_IMAGENET = "configs/cifar10.yaml", "configs/tiny_imagenet.yaml"
@@ -131,14 +131,9 @@ def _ladder_32(options: Options) -> Part:
 
 
 def _ladder_64(options: Options) -> Part:
-    part = _ladder(
-        Options(options.on_gpu, None, options.folder),
-        "ladder_64",
-        "From the reference's recipe to this trainer, 64x64",
-        TINY_IMAGENET,
-        300,
-    )
-    return part
+    without_data = replace(options, data=None)  # what --data names are CIFAR-10's images
+    title = "From the reference's recipe to this trainer, 64x64"
+    return _ladder(without_data, "ladder_64", title, TINY_IMAGENET, 300)
 
 
 def _memory(options: Options) -> Part:

@@ -51,12 +51,12 @@ def run(command: Sequence[str], limit_s: float, log: Path, environment: Mapping[
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            _end(process)
+            end_group(process)
     return Ended(code, time.monotonic() - start, _tail(log, begin))
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the process and its children to end, and make them."""
+def end_group(process: "subprocess.Popen[Any]") -> None:
+    """Ask a process that leads a session, and all in that session, to end, and make them."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

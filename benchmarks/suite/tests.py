@@ -43,10 +43,10 @@ def _run_file(file: Path, result: dict[str, Any]) -> None:
     for case in cases:
         name = f"{case.get('classname')}::{case.get('name')}"
         problems = [*case.findall("failure"), *case.findall("error")]
-        result["seconds"][name] = float(case.get("time") or 0)
+        result["seconds"][name] = float(case.get("time", 0))
         if problems:
             result["failed"] += 1
-            result["failures"][name] = (problems[0].get("message") or "").splitlines()[:1]
+            result["failures"][name] = problems[0].get("message", "").splitlines()[:1]
         else:
             result["passed" if case.find("skipped") is None else "skipped"] += 1
 

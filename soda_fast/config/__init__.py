@@ -1,5 +1,6 @@
 """Configuration: YAML and `section.key=value` to frozen dataclasses, checked before torch is imported."""
 
+from soda_fast.config.auto import resolve_perf
 from soda_fast.config.dump import to_yaml
 from soda_fast.config.help import help_text
 from soda_fast.config.loader import config_from_tree, load_config
@@ -22,6 +23,7 @@ __all__ = [
     "help_text",
     "horizon_warning",
     "load_config",
+    "resolve_perf",
     "run_length_images",
     "to_yaml",
     "warmup_images",

@@ -52,6 +52,7 @@ def stamps(paths: Sequence[Path]) -> list[object]:
 def _place(root: Path) -> Path:
     if os.access(root, os.W_OK):
         return root
+    # Empty is the same as unset, says the XDG Base Directory Specification.
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "soda_fast" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)

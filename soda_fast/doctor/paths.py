@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from soda_fast.config import Config, check_shard_processes, check_world_size, run_length_images
+from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, run_length_images
 from soda_fast.data.executor import resolve_backend
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.hardware import Hardware
@@ -83,7 +83,7 @@ def _place(backend: str, hardware: Hardware) -> str:
 
 
 def _precision(config: Config, hardware: Hardware) -> Finding:
-    bf16 = uses_bf16(config, hardware)
+    bf16 = resolve_perf(config.perf, hardware.on_gpu).precision == "bf16"
     text = f"{'bf16' if bf16 else 'fp32'} ({_reason(config.perf.precision, hardware)})"
     text += "; weights, statistics and losses in fp32" if bf16 else ""
     if bf16 and not hardware.on_gpu:
@@ -97,7 +97,7 @@ def _precision(config: Config, hardware: Hardware) -> Finding:
 
 
 def _compile(config: Config, hardware: Hardware) -> Finding:
-    on = _on(config.perf.compile, hardware)
+    on = resolve_perf(config.perf, hardware.on_gpu).compile is True
     text = f"{'each block compiled' if on else 'eager'} ({_reason(config.perf.compile, hardware)})"
     if not on:
         remedy = "perf.compile=auto fuses what lies between convolutions" if hardware.on_gpu else ""
@@ -133,7 +133,7 @@ def _normalisation(config: Config, hardware: Hardware) -> Finding:
 
 
 def _layout(config: Config, hardware: Hardware) -> Finding:
-    on = _on(config.perf.channels_last, hardware)
+    on = resolve_perf(config.perf, hardware.on_gpu).channels_last is True
     text = f"{'channels_last' if on else 'contiguous'} ({_reason(config.perf.channels_last, hardware)})"
     if on != hardware.on_gpu:
         return Finding("slow", "memory layout", text, "perf.channels_last=auto is the faster one here")
@@ -145,7 +145,7 @@ def _attention(config: Config, hardware: Hardware) -> Finding:
     text = f"heads of {', '.join(map(str, widths))} channels"
     if not hardware.on_gpu:
         return Finding("ok", "attention", f"PyTorch's fused attention for CPUs, {text}")
-    if not uses_bf16(config, hardware):
+    if resolve_perf(config.perf, hardware.on_gpu).precision != "bf16":
         return Finding("ok", "attention", f"no flash attention, which takes bf16; {text}")
     if not hardware.has_bf16:
         return Finding("slow", "attention", f"no flash attention, which needs compute capability 8.0; {text}")
@@ -162,15 +162,6 @@ def head_widths(config: Config) -> list[int]:
     attended = [wide for wide, on in zip(decoder.multipliers, decoder.attention, strict=True) if on]
     widths = [decoder.channels * wide for wide in (*attended, decoder.multipliers[-1])]
     return sorted({decoder.head_channels or width for width in widths})
-
-
-def uses_bf16(config: Config, hardware: Hardware) -> bool:
-    """What perf.precision means."""
-    return config.perf.precision == "bf16" or (config.perf.precision == "auto" and hardware.on_gpu)
-
-
-def _on(choice: str | bool, hardware: Hardware) -> bool:
-    return hardware.on_gpu if choice == "auto" else choice is True
 
 
 def _reason(choice: str | bool, hardware: Hardware) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from soda_fast.config import Config
+from soda_fast.config import Config, resolve_perf
 from soda_fast.config.schema import PerfConfig
 from soda_fast.memory.ledger import Usage
 from soda_fast.memory.simulation import simulate
@@ -82,22 +82,16 @@ def predict_memory(
     Raises:
         ConfigError: `processes` do not fit the configuration.
     """
-    perf = config.perf
-    if device == "cuda":
-        perf = replace(
-            perf,
-            precision="bf16" if perf.precision == "auto" else perf.precision,
-            compile=True if perf.compile == "auto" else perf.compile,
-            channels_last=True if perf.channels_last == "auto" else perf.channels_last,
-            kernels="auto" if perf.kernels == "triton" else perf.kernels,
-        )
+    perf = resolve_perf(config.perf, device == "cuda")
+    if device == "cuda" and perf.kernels == "triton":
+        perf = replace(perf, kernels="auto")  # the simulation runs beside a GPU's kernel, not in it
     machine_processes = machine_processes or min(processes, 8)
     usage = simulate(replace(config, perf=perf), processes, machine_processes)
     return MemoryPlan(usage, processes, machine_processes, device, _setting(perf))
 
 
 def _setting(perf: PerfConfig) -> str:
-    """What in `perf` decides on memory, in words; "auto" is a CPU's choice."""
+    """What in a resolved `perf` decides on memory, in words."""
     return ", ".join(
         [
             "bf16" if perf.precision == "bf16" else "fp32",

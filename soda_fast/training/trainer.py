@@ -6,25 +6,26 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from soda_fast.build import build_empty_model, build_schedule, choose_kernels, initialise
+from soda_fast.build import build_schedule, initialise
 from soda_fast.config import (
     Config,
     check_shard_processes,
     check_world_size,
     horizon_warning,
+    resolve_perf,
     run_length_images,
     warmup_images,
 )
-from soda_fast.data import Batch, Dataset, TrainLoader
+from soda_fast.data import Batch, Dataset
 from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.diffusion import denoising_loss, noise_images
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
-from soda_fast.model import SODA
-from soda_fast.parallel import Processes, Vote, Watchdog, parallelize
+from soda_fast.parallel import Processes, Vote, Watchdog
 from soda_fast.run_directory import RunDirectory
 from soda_fast.spans import span
 from soda_fast.training.accounting import Accounting
+from soda_fast.training.assembly import open_loader, spread_model
 from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
 from soda_fast.training.clock import Clock
 from soda_fast.training.ema import WeightAverage
@@ -69,11 +70,12 @@ class Trainer:
         self.batch_images = config.train.global_batch_images
 
         self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
-        self.memory_format = torch.channels_last if self._on_gpu(config.perf.channels_last) else torch.contiguous_format
-        self.bf16 = config.perf.precision == "bf16" or self._on_gpu(config.perf.precision)
-        self.model = self._parallel_model(compiled=self._on_gpu(config.perf.compile))
+        perf = resolve_perf(config.perf, processes.device.type == "cuda")
+        self.memory_format = torch.channels_last if perf.channels_last else torch.contiguous_format
+        self.bf16 = perf.precision == "bf16"
+        self.model = spread_model(config, processes, compiled=perf.compile is True)
         initialise(self.model, config)
-        average = self._parallel_model(compiled=False)
+        average = spread_model(config, processes, compiled=False)
         average.load_state_dict(self.model.state_dict())
         self.ema = WeightAverage(self.model, average, config.train.ema_beta)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -197,7 +199,7 @@ class Trainer:
 
     def global_batch(self, images_seen: int) -> list[Batch]:
         """This process's share of the global batch that follows images_seen, in its accumulation parts."""
-        loader = self._loader(images_seen)
+        loader = open_loader(self.config, self.dataset, self.processes, images_seen)
         try:
             return [next(loader) for _ in range(self.config.train.accumulate)]
         finally:
@@ -207,7 +209,7 @@ class Trainer:
         """This process's share of each global batch to come, in its accumulation parts."""
         if self.images_seen >= self.total_images:
             return
-        self.loader = loader = self._loader(self.images_seen)
+        self.loader = loader = open_loader(self.config, self.dataset, self.processes, self.images_seen)
         try:
             while self.images_seen < self.total_images:
                 with self.clock.paused():
@@ -219,44 +221,6 @@ class Trainer:
             self.profiler.close()
         finally:
             loader.close()
-
-    def _loader(self, start_position: int) -> TrainLoader:
-        return TrainLoader(
-            self.dataset.train,
-            self.config.data,
-            self.dataset.mean,
-            self.dataset.std,
-            seed=self.config.run.seed,
-            global_batch=self.batch_images,
-            rank=self.processes.rank,
-            world=self.processes.world_size,
-            parts=self.config.train.accumulate,
-            start_position=start_position,
-            device=self.processes.device,
-        )
-
-    def _parallel_model(self, compiled: bool) -> SODA:
-        """The model on all processes, its memory not yet filled: no process ever holds the whole."""
-        model = build_empty_model(self.config)
-        choose_kernels(model, self.config.perf.kernels, self.processes.device)
-        reshard = self.config.parallel.reshard_after_forward
-        parallelize(
-            model,
-            model.blocks,
-            self.processes.mesh(self.config.parallel.strategy, self.config.parallel.shard_processes),
-            bf16=self.bf16,
-            compiled=model.compiled_methods if compiled else (),
-            compile_mode=self.config.perf.compile_mode,
-            reshard_after_forward=None if reshard == "auto" else reshard,
-            entry_methods=("encode", "features", "denoise"),
-            # Not the encoder's: its BatchNorm would count every batch twice.
-            recomputed=model.decoder.blocks if self.config.perf.activation_checkpointing else (),
-        )
-        return model.to_empty(device=self.processes.device)
-
-    def _on_gpu(self, choice: str | bool) -> bool:
-        """A switch of the `perf` section: auto means on a GPU."""
-        return self.processes.device.type == "cuda" if choice == "auto" else choice is True
 
     def _due(self, every_images: int) -> bool:
         """Whether an interval ended with the last step. The end of the run ends every interval; 0 is that alone."""

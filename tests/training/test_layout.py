@@ -8,15 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from training.tiny import tiny_tree
+from training.tiny import tiny_tree, trainer_of
 
-from soda_fast.config import config_from_tree
-from soda_fast.data import load_dataset
 from soda_fast.model.layers import Conv2d
 from soda_fast.parallel import start_processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.train import resolve
-from soda_fast.training.trainer import Trainer
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -52,13 +47,8 @@ def activations(value: Any) -> Iterator[Tensor]:
 def walk_one_step(folder: Path, device: str, perf: dict[str, Any]) -> None:
     tree = tiny_tree(folder / "run", steps=1)
     tree["model"]["decoder"]["resample"] = "residual"
-    config = config_from_tree({**tree, "perf": perf})
-    dataset = load_dataset(config.data)
-    config = resolve(config, dataset)
-    run = RunDirectory(folder / "run")
-    run.make()
     with start_processes(device) as processes:
-        trainer = Trainer(config, dataset, processes, run)
+        trainer = trainer_of({**tree, "perf": perf}, processes)
         wrong: list[str] = []
         seen: set[str] = set()
         kept: set[int] = set()

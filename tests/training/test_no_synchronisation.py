@@ -6,14 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from training.tiny import tiny_tree
+from training.tiny import make_trainer
 
-from soda_fast.config import Config, config_from_tree
-from soda_fast.data import load_dataset
 from soda_fast.parallel import start_processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.train import resolve
-from soda_fast.training.trainer import Trainer
 
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
 
@@ -33,13 +28,8 @@ class Reads(TorchDispatchMode):
 
 def trainer_and_batches(path: Path, device: str) -> Any:
     """A trainer, and its share of the global batches."""
-    config: Config = config_from_tree(tiny_tree(path / "run", steps=6))
-    dataset = load_dataset(config.data)
-    config = resolve(config, dataset)
-    run = RunDirectory(path / "run")
-    run.make()
     with start_processes(device) as processes:
-        trainer = Trainer(config, dataset, processes, run)
+        trainer = make_trainer(path / "run", processes)
         batches = trainer._global_batches()
         yield trainer, batches
         batches.close()

@@ -75,9 +75,14 @@ def weights_hash(run_dir: Path) -> str:
 
 def make_trainer(path: Path, processes: Processes, **train_keys: Any) -> Trainer:
     """A trainer of twelve steps, to be stepped by hand."""
-    config = config_from_tree(tiny_tree(path, 12, **train_keys))
+    return trainer_of(tiny_tree(path, 12, **train_keys), processes)
+
+
+def trainer_of(tree: dict[str, Any], processes: Processes) -> Trainer:
+    """The trainer of a configuration, to be stepped by hand."""
+    config = config_from_tree(tree)
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
-    run = RunDirectory(path)
+    run = RunDirectory(Path(config.run.dir))
     run.make()
     return Trainer(config, dataset, processes, run)

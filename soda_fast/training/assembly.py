@@ -1,0 +1,44 @@
+"""A run's model, spread over its processes, and the loader of its batches."""
+
+from soda_fast.build import build_empty_model, choose_kernels
+from soda_fast.config import Config, resolve_perf
+from soda_fast.data import Dataset, TrainLoader
+from soda_fast.model import SODA
+from soda_fast.parallel import Processes, parallelize
+
+
+def spread_model(config: Config, processes: Processes, compiled: bool) -> SODA:
+    """The model on all processes, its memory not yet filled: no process ever holds the whole."""
+    model = build_empty_model(config)
+    choose_kernels(model, config.perf.kernels, processes.device)
+    reshard = config.parallel.reshard_after_forward
+    parallelize(
+        model,
+        model.blocks,
+        processes.mesh(config.parallel.strategy, config.parallel.shard_processes),
+        bf16=resolve_perf(config.perf, processes.device.type == "cuda").precision == "bf16",
+        compiled=model.compiled_methods if compiled else (),
+        compile_mode=config.perf.compile_mode,
+        reshard_after_forward=None if reshard == "auto" else reshard,
+        entry_methods=("encode", "features", "denoise"),
+        # Not the encoder's: its BatchNorm would count every batch twice.
+        recomputed=model.decoder.blocks if config.perf.activation_checkpointing else (),
+    )
+    return model.to_empty(device=processes.device)
+
+
+def open_loader(config: Config, dataset: Dataset, processes: Processes, start_position: int) -> TrainLoader:
+    """This process's share of the global batches after `start_position` images, in accumulation parts."""
+    return TrainLoader(
+        dataset.train,
+        config.data,
+        dataset.mean,
+        dataset.std,
+        seed=config.run.seed,
+        global_batch=config.train.global_batch_images,
+        rank=processes.rank,
+        world=processes.world_size,
+        parts=config.train.accumulate,
+        start_position=start_position,
+        device=processes.device,
+    )
