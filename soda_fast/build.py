@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from soda_fast.config import Config, ConfigError
+from soda_fast.config import Config, ConfigError, modulation_of
 from soda_fast.diffusion import NoiseSchedule
 from soda_fast.model import SODA, ResNetEncoder, UNet
+from soda_fast.model.initialisation import truncated_normal_, xavier_
 from soda_fast.model.layers import GroupNorm
 from soda_fast.parallel import copy_shards
 from soda_kernels import why_not_triton
@@ -17,7 +18,10 @@ def build_model(config: Config) -> SODA:
     """The networks with fresh weights, on the CPU, in float32; the weights follow from `run.seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        return _networks(config)
+        model = _networks(config)
+    if config.model.initialisation == "paper":
+        truncated_normal_(model.decoder, config.run.seed, "")
+    return model
 
 
 def build_empty_model(config: Config) -> SODA:
@@ -44,6 +48,8 @@ def initialise(model: SODA, config: Config) -> None:
                 for parameter, shape in shapes.items():
                     setattr(layer, parameter, nn.Parameter(torch.empty_like(shape, device="cpu")))
                 layer.reset_parameters()
+                if config.model.initialisation == "paper":
+                    truncated_normal_(layer, config.run.seed, name)
                 copy_shards(model.decoder.get_submodule(name), layer)
                 for parameter, shape in shapes.items():
                     setattr(layer, parameter, shape)
@@ -55,8 +61,11 @@ def _networks(config: Config) -> SODA:
 
 
 def _encoder(config: Config) -> ResNetEncoder:
-    encoder = config.model.encoder
-    return ResNetEncoder(encoder.arch, encoder.stem, encoder.z_dim, encoder.widths, encoder.depths)
+    keys = config.model.encoder
+    encoder = ResNetEncoder(keys.arch, keys.stem, keys.z_dim, keys.widths, keys.depths)
+    if config.model.initialisation == "paper" and not encoder.fc.weight.is_meta:
+        xavier_(encoder, config.run.seed, "encoder")
+    return encoder
 
 
 def _decoder(config: Config) -> UNet:
@@ -70,6 +79,8 @@ def _decoder(config: Config) -> UNet:
         blocks=decoder.blocks,
         dropout=decoder.dropout,
         resample=decoder.resample,
+        modulation=modulation_of(config.model),
+        rescale=decoder.rescale,
     )
 
 

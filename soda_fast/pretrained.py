@@ -11,43 +11,60 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from soda_fast import counter_rng
-from soda_fast.build import build_model, build_schedule
+from soda_fast.build import build_model
 from soda_fast.checkpoint_reader import read_tensors
 from soda_fast.config import Config, config_from_tree
-from soda_fast.diffusion import ddim_sample
+from soda_fast.diffusion import Guidance
 from soda_fast.export import CONFIG_NAME, ENCODER_NAME, MODEL_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
 from soda_fast.run_directory import RunDirectory
+from soda_fast.sampling import sample_images, starting_noise, with_sampling
 from soda_fast.training.checkpoint_files import latest
 
 
 class PretrainedSODA(SODA):
     """A trained SODA that can also make images. `encode`, `features` and `denoise` are `SODA`'s."""
 
-    alphabar: Tensor
-
     def __init__(self, model: SODA, config: Config) -> None:
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
         self.config = config
-        self.register_buffer("alphabar", build_schedule(config).sampling_alphabar(), persistent=False)
 
-    def sample(self, z: Tensor, steps: int = 100, guidance: float = 0.3, x_T: Tensor | None = None) -> Tensor:
-        """Images from z by DDIM, with classifier-free guidance.
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.fc.weight.device
+
+    def sample(
+        self,
+        z: Tensor,
+        steps: int = 100,
+        guidance: Guidance = 0.3,
+        x_T: Tensor | None = None,
+        solver: str = "ddim",
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Images from z, with classifier-free guidance.
 
         Args:
             z: (N, D), on the model's device.
-            steps: DDIM steps, at most the schedule's.
-            guidance: w; 0 is half the work.
+            steps: of the solver, at most the schedule's.
+            guidance: w, 0 being half the work; or one for each section of z, the finest resolution's first.
             x_T: (N, 3, T, T) starting noise; None: the same for every call, a function of the row's number.
+            solver: "ddim", or "dpm-solver++", for which 20 steps are enough.
+            eta: share of fresh noise in each step of ddim.
 
         Returns:
-            (N, 3, T, T) float32 images in [0, 1]; the noise that the schedule leaves can pass the ends by 0.02.
+            (N, 3, T, T) float32 images in [0, 1]; the noise that ddim leaves can pass the ends by 0.02.
+
+        Raises:
+            ValueError: steps, guidance, solver or eta out of range, or at odds with the model.
         """
+        weights = guidance if isinstance(guidance, int | float) else list(guidance)
+        tree = {"steps": steps, "guidance": weights, "solver": solver, "eta": float(eta)}
+        config = with_sampling(self.config, tree)
         if x_T is None:
-            size = self.config.data.target_size
-            x_T = counter_rng.normal(self.config.run.seed, "samples", torch.arange(len(z)), (3, size, size))
-        return ddim_sample(self.denoise, self.alphabar, z, x_T.to(z.device), steps, guidance)
+            x_T = starting_noise(self.config, torch.arange(len(z)))
+        return sample_images(self.denoise, config, z, x_T.to(z.device))
 
 
 @dataclass(frozen=True)

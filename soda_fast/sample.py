@@ -1,17 +1,16 @@
 """`soda-fast sample`: pictures from a run's averaged model."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from soda_fast import counter_rng
-from soda_fast.config import check
 from soda_fast.data import Dataset, iterate_views, load_dataset
 from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
 from soda_fast.pretrained import PretrainedSODA, load_run
 from soda_fast.run_directory import RunDirectory
+from soda_fast.sampling import sample_images, with_sampling
 from soda_fast.training.checkpoint_files import read_manifest
 
 
@@ -37,16 +36,9 @@ def sample(
         ValueError: no run, no whole checkpoint, or a setting out of range.
     """
     model, config, checkpoint = load_run(run, overrides)
-    sampling = replace(
-        config.sampling,
-        images=config.sampling.images if images is None else images,
-        steps=config.sampling.steps if steps is None else steps,
-        guidance=config.sampling.guidance if guidance is None else guidance,
-    )
-    if sampling.images < 1 or sampling.steps < 1 or sampling.guidance < 0 or seed < 0:
-        raise ValueError("--images and --steps must be at least 1, --guidance and --seed at least 0")
-    config = replace(config, sampling=sampling)
-    check(config)
+    given = {"images": images, "steps": steps, "guidance": guidance}
+    config = with_sampling(config, {key: value for key, value in given.items() if value is not None})
+    sampling = config.sampling
     dataset = load_dataset(config.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = PretrainedSODA(model, config).eval().requires_grad_(False).to(device)
@@ -66,7 +58,7 @@ def _choose(model: PretrainedSODA, dataset: Dataset, count: int, seed: int) -> T
     image_set = dataset.test or dataset.train
     keys = counter_rng.uniform(seed, "sample/choice", torch.arange(len(image_set)), 1)[:, 0]
     indices = torch.argsort(keys)[:count].numpy()
-    data, device = model.config.data, model.alphabar.device
+    data, device = model.config.data, model.device
     views = iterate_views(
         image_set, [indices], size=data.source_size, mean=dataset.mean, std=dataset.std, data=data, device=device
     )
@@ -74,8 +66,7 @@ def _choose(model: PretrainedSODA, dataset: Dataset, count: int, seed: int) -> T
 
 
 def _reconstruct(model: PretrainedSODA, dataset: Dataset, source: Tensor, seed: int) -> list[Tensor]:
-    sampling = model.config.sampling
-    made = model.sample(model.encode(source), sampling.steps, sampling.guidance, _noise(model, len(source), seed))
+    made = sample_images(model.denoise, model.config, model.encode(source), _noise(model, len(source), seed))
     mean, std = (torch.tensor(v, device=source.device)[:, None, None] for v in (dataset.mean, dataset.std))
     original = source * std + mean
     if original.shape == made.shape:
@@ -85,14 +76,14 @@ def _reconstruct(model: PretrainedSODA, dataset: Dataset, source: Tensor, seed: 
 
 def _interpolate(model: PretrainedSODA, source: Tensor, seed: int, rows: int = 4) -> list[Tensor]:
     """Rows of as many steps as there are images; neighbours of `source` are the ends."""
-    z, steps, sampling = model.encode(source), len(source), model.config.sampling
+    z, steps = model.encode(source), len(source)
     pairs = min(rows, len(source) - 1)
     if pairs < 1:
         raise ValueError("--images must be at least 2 to interpolate between them")
     noise = _noise(model, 1, seed).expand(steps, -1, -1, -1)
     share = torch.linspace(0, 1, steps, device=z.device)[:, None]
     ways = [slerp(z[i : i + 1], z[i + 1 : i + 2], share) for i in range(pairs)]
-    return [model.sample(way, sampling.steps, sampling.guidance, noise) for way in ways]
+    return [sample_images(model.denoise, model.config, way, noise) for way in ways]
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
@@ -108,4 +99,4 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 def _noise(model: PretrainedSODA, count: int, seed: int) -> Tensor:
     size = model.config.data.target_size
-    return counter_rng.normal(seed, "samples", torch.arange(count), (3, size, size)).to(model.alphabar.device)
+    return counter_rng.normal(seed, "samples", torch.arange(count), (3, size, size)).to(model.device)

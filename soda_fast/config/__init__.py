@@ -4,10 +4,12 @@ from soda_fast.config.auto import resolve_perf
 from soda_fast.config.dump import to_yaml
 from soda_fast.config.help import help_text
 from soda_fast.config.loader import config_from_tree, load_config
+from soda_fast.config.model_schema import DecoderConfig, EncoderConfig, ModelConfig
+from soda_fast.config.modulation import modulation_of, section_count, section_drops
 from soda_fast.config.problems import ConfigError
 from soda_fast.config.rules import check, check_shard_processes, check_world_size
 from soda_fast.config.run_length import horizon_warning, run_length_images, warmup_images
-from soda_fast.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig, ViewConfig
+from soda_fast.config.schema import Config, ViewConfig
 
 __all__ = [
     "Config",
@@ -23,8 +25,11 @@ __all__ = [
     "help_text",
     "horizon_warning",
     "load_config",
+    "modulation_of",
     "resolve_perf",
     "run_length_images",
+    "section_count",
+    "section_drops",
     "to_yaml",
     "warmup_images",
 ]

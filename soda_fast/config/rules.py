@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from soda_fast.config.modulation import guidance_contradiction, sections_contradiction
 from soda_fast.config.problems import ConfigError, show
 from soda_fast.config.schema import Config, ViewConfig
 
@@ -135,12 +136,9 @@ def _sampling(config: Config) -> Iterator[Contradiction]:
     if steps > known:
         text = f"sampling.steps is {steps}, more than the {known} of diffusion.steps"
         yield ("sampling.steps", "diffusion.steps"), text
-    if config.sampling.guidance and not config.diffusion.drop_probability:
-        text = (
-            f"sampling.guidance is {config.sampling.guidance:g} but diffusion.drop_probability is 0: a decoder that is "
-            "never trained without z cannot guide; set sampling.guidance to 0"
-        )
-        yield ("sampling.guidance", "diffusion.drop_probability"), text
+    if config.sampling.eta and config.sampling.solver != "ddim":
+        text = f"sampling.eta is {config.sampling.eta:g}, but sampling.solver {config.sampling.solver} takes no fresh "
+        yield ("sampling.eta", "sampling.solver"), text + "noise; use ddim, or set sampling.eta to 0"
 
 
 def _views(config: Config) -> Iterator[Contradiction]:
@@ -195,6 +193,8 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _attention_heads,
     _betas,
     _sampling,
+    sections_contradiction,
+    guidance_contradiction,
     _views,
     _profile,
 )

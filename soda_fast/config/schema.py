@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from soda_fast.config.model_schema import DiffusionConfig, ModelConfig, SamplingConfig
 from soda_fast.config.types import (
     Dimension,
     Epochs,
@@ -15,12 +16,10 @@ from soda_fast.config.types import (
     NonNegativeFloat,
     Positive,
     PositiveFloat,
-    PositiveList,
     Probability,
     ProbabilityBelowOne,
     Share,
     Switch,
-    Timesteps,
     WarmupEpochs,
     section,
 )
@@ -123,72 +122,6 @@ class DataConfig:
 
 
 @section
-class EncoderConfig:
-    """The ResNet that squeezes the source view into z."""
-
-    arch: Literal["resnet18", "resnet34", "resnet50", "small"] = "resnet18"
-    """torchvision's ResNet of that name, or `small`: BasicBlocks of the widths and depths below."""
-    stem: Literal["3x3", "7x7"] = "3x3"
-    """First convolution: 3x3 with stride 1 for small images; 7x7 with stride 2 and max pooling as for ImageNet."""
-    z_dim: Dimension = 128
-    """Width of the latent z."""
-    widths: PositiveList = (32, 64, 128)
-    """Channels of each stage of the `small` encoder; each stage after the first halves the resolution."""
-    depths: PositiveList = (1, 1, 1)
-    """Blocks in each stage of the `small` encoder."""
-
-
-@section
-class DecoderConfig:
-    """The DDPM UNet that predicts the noise in the target view, told z and t."""
-
-    channels: Dimension = 128
-    """Channels at full resolution; a multiple of 32 (the groups of its normalisations)."""
-    multipliers: PositiveList = (1, 2, 2, 2)
-    """Channels at each resolution, as multiples of `channels`; each resolution is half of the one before."""
-    attention: Annotated[tuple[Switch, ...], Field(min_length=1)] = (False, True, False, False)
-    """Whether the blocks at each resolution are followed by self-attention."""
-    head_channels: Dimension | None = None
-    """Channels of an attention head. null: one head of all channels."""
-    blocks: Dimension = 2
-    """Residual blocks at each resolution on the way down (one more on the way up)."""
-    dropout: ProbabilityBelowOne = 0.1
-    """Dropout probability inside residual blocks."""
-    resample: Literal["conv", "residual"] = "conv"
-    """Change of resolution: a convolution, or a residual block with resampling inside."""
-
-
-@section
-class ModelConfig:
-    """Encoder, decoder, and how z steers the decoder."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder."""
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    """The decoder."""
-    modulation: Literal["shared"] = "shared"
-    """shared: the whole z modulates every residual block."""
-
-
-@section
-class DiffusionConfig:
-    """The forward process and what the decoder is told of it."""
-
-    schedule: Literal["linear", "cosine", "inverted"] = "linear"
-    """Noise schedule: linear betas (DDPM), cosine (arXiv 2102.09672), inverted cosine (SODA, section 3.2)."""
-    steps: Timesteps = 1000
-    """Number T of timesteps."""
-    beta_start: PositiveFloat = 1.0e-4
-    """First beta of the linear schedule."""
-    beta_end: PositiveFloat = 0.02
-    """Last beta of the linear schedule."""
-    time_embedding: Literal["reference", "scaled"] = "reference"
-    """Time as the decoder sees it: t/T in (0, 1] as the reference implementation, or scaled to (0, 1000]."""
-    drop_probability: ProbabilityBelowOne = 0.1
-    """Probability that a sample is denoised without z, for classifier-free guidance."""
-
-
-@section
 class TrainConfig:
     """The optimisation. Learning rates belong to the global batch, whatever the number of GPUs."""
 
@@ -231,20 +164,6 @@ class TrainConfig:
     """Steps whose loss or gradient is NaN or infinite that a run may leave out. The next one stops it."""
     deterministic: Switch = False
     """Use only deterministic kernels on the GPU, so that a resumed run is equal bit for bit. Slower."""
-
-
-@section
-class SamplingConfig:
-    """The image grids that a run writes: source, target, reconstruction by DDIM from the source's z."""
-
-    every_images: NonNegative = 0
-    """Interval in images of training. 0: only at the end."""
-    images: Positive = 10
-    """Images in a grid."""
-    steps: Positive = 100
-    """DDIM steps of a reconstruction; at most diffusion.steps."""
-    guidance: NonNegativeFloat = 0.3
-    """Weight w of classifier-free guidance: (1 + w) with z - w without."""
 
 
 @section

@@ -22,6 +22,8 @@ Switch = Annotated[bool, Field(strict=True)]
 # Bounded, so that a number of epochs always converts to a number of images.
 Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 WarmupEpochs = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]
+NonNegativeList = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
+ProbabilityList = Annotated[tuple[ProbabilityBelowOne, ...], Field(min_length=1)]
 PositiveList = Annotated[tuple[Dimension, ...], Field(min_length=1)]
 
 

@@ -1,10 +1,18 @@
-"""DDIM (Song et al., arXiv 2010.02502) with classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
+"""From noise to images: DDIM (Song et al., arXiv 2010.02502) and DPM-Solver++ (Lu et al., arXiv 2211.01095)."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.diffusion.guidance import Guidance, guided_prediction
+from soda_fast.diffusion.objective import predicted_x_0
+
+Denoise = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x_t, t, z, drop_mask) -> prediction, as `SODA.denoise`."""
 
 
 def sampling_times(total_steps: int, steps: int) -> list[int]:
@@ -17,22 +25,31 @@ def sampling_times(total_steps: int, steps: int) -> list[int]:
 
 @torch.no_grad()
 def ddim_sample(
-    denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    denoise: Denoise,
     alphabar: Tensor,
     z: Tensor,
     x_T: Tensor,
     steps: int = 100,
-    guidance: float = 0.3,
+    guidance: Guidance = 0.3,
+    prediction: str = "noise",
+    eta: float = 0.0,
+    seed: int = 0,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """Images from z, deterministic in the starting noise (eta = 0).
+    """Images from z, as the reference implementation makes them; deterministic in the starting noise if eta = 0.
 
     Args:
-        denoise: (x_t, t, z, drop_mask) -> predicted noise, as `SODA.denoise`.
+        denoise: the model.
         alphabar: (T + 1,) float32, of `NoiseSchedule.sampling_alphabar`.
         z: (N, D).
         x_T: (N, 3, S, S), standard normal.
         steps: DDIM steps, at most T.
-        guidance: w in (1 + w) * noise with z - w * noise without. 0 takes half the time.
+        guidance: w in (1 + w) * prediction with z - w * prediction without; or one for each section of z. 0 takes half
+            the time.
+        prediction: what `denoise` returns: "noise", "x_0" or "v".
+        eta: share of fresh noise in each step (DDIM, equation 16): 0 none, 1 as in DDPM.
+        seed: of that noise, which is a function of it, the timestep and the sample's row.
+        rows: (N,) int64, the samples' numbers; None: 0, 1, ...
 
     Returns:
         (N, 3, S, S) float32, images in [0, 1] but for the noise of alphabar[0], which can pass the ends by 0.02.
@@ -40,30 +57,71 @@ def ddim_sample(
     Raises:
         ValueError: steps outside 1..T.
     """
-    total_steps = len(alphabar) - 1
-    if not 1 <= steps <= total_steps:
-        raise ValueError(f"steps must be between 1 and the schedule's {total_steps}, got {steps}")
+    total_steps = _checked_total(alphabar, steps)
     alphabar = alphabar.to(x_T.device)
-    times = sampling_times(total_steps, steps)
+    rows = torch.arange(len(x_T)) if rows is None else rows
     x = x_T.float()
-    for time, next_time in pairwise(times):
-        noise = _guided_noise(denoise, x, time, z, guidance)
+    for time, next_time in pairwise(sampling_times(total_steps, steps)):
         signal, next_signal = alphabar[time], alphabar[next_time]
-        x_0 = ((x - (1 - signal).sqrt() * noise) / signal.sqrt()).clamp(-1, 1)
+        x_0 = _guided_x_0(denoise, x, time, z, guidance, prediction, signal)
         noise = (x - signal.sqrt() * x_0) / (1 - signal).sqrt()
-        x = next_signal.sqrt() * x_0 + (1 - next_signal).sqrt() * noise
+        fresh = eta * ((1 - next_signal) / (1 - signal) * (1 - signal / next_signal)).sqrt()
+        x = next_signal.sqrt() * x_0 + (1 - next_signal - fresh.square()).sqrt() * noise
+        if eta:
+            drawn = counter_rng.normal(seed, f"ddim/{time}", rows.to(x.device), tuple(x.shape[1:]))
+            x = x + fresh * drawn
     return (x + 1) / 2
 
 
-def _guided_noise(
-    denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], x: Tensor, time: int, z: Tensor, guidance: float
+@torch.no_grad()
+def dpm_solver_sample(
+    denoise: Denoise,
+    alphabar: Tensor,
+    z: Tensor,
+    x_T: Tensor,
+    steps: int = 20,
+    guidance: Guidance = 0.3,
+    prediction: str = "noise",
 ) -> Tensor:
-    """Classifier-free guidance; conditional and unconditional samples share one batch."""
-    n = len(x)
-    if guidance == 0:
-        drop_mask, t = torch.zeros(n, device=x.device), torch.full((n,), time, device=x.device)
-        return denoise(x, t, z, drop_mask).float()
-    drop_mask = torch.cat((torch.zeros(n), torch.ones(n))).to(x.device)
-    t = torch.full((2 * n,), time, device=x.device)
-    conditional, unconditional = denoise(x.repeat(2, 1, 1, 1), t, z.repeat(2, 1), drop_mask).float().chunk(2)
-    return (1 + guidance) * conditional - guidance * unconditional
+    """Images from z by DPM-Solver++ of second order, with several steps (2M, algorithm 2); deterministic in x_T.
+
+    Time steps are equal in t from T to 1, the first of first order; the result is the model's x_0 at t = 1 itself, so
+    that no noise is left.
+
+    Args:
+        alphabar: (T + 1,) float32, of `NoiseSchedule.training_alphabar`.
+        steps: calls of the model, at most T.
+
+    The rest, the result and the errors as for `ddim_sample`; images lie in [0, 1].
+    """
+    total_steps = _checked_total(alphabar, steps)
+    # In float64: the logarithms of ratios of small numbers; the images stay float32.
+    alpha, sigma = alphabar.double().cpu().sqrt(), (1 - alphabar.double().cpu()).sqrt()
+    log_snr = torch.log(alpha / sigma)
+    times = torch.linspace(total_steps, 1, steps).round().long().tolist()
+    x, x_0 = x_T.float(), torch.zeros_like(x_T)
+    step = step_before = 0.0
+    for time, next_time in pairwise([*times, 0]):
+        before, x_0 = x_0, _guided_x_0(denoise, x, time, z, guidance, prediction, alphabar[time].to(x.device))
+        if next_time == 0:
+            break
+        step_before, step = step, float(log_snr[next_time] - log_snr[time])
+        share = step / (2 * step_before) if step_before else 0.0
+        mixed = (1 + share) * x_0 - share * before
+        x = float(sigma[next_time] / sigma[time]) * x - float(alpha[next_time]) * math.expm1(-step) * mixed
+    return (x_0 + 1) / 2
+
+
+def _checked_total(alphabar: Tensor, steps: int) -> int:
+    total_steps = len(alphabar) - 1
+    if not 1 <= steps <= total_steps:
+        raise ValueError(f"steps must be between 1 and the schedule's {total_steps}, got {steps}")
+    return total_steps
+
+
+def _guided_x_0(
+    denoise: Denoise, x: Tensor, time: int, z: Tensor, guidance: Guidance, prediction: str, signal: Tensor
+) -> Tensor:
+    """x_0 as guidance has it, clipped to [-1, 1], the range of images."""
+    predicted = guided_prediction(denoise, x, time, z, guidance)
+    return predicted_x_0(prediction, predicted, x, signal).clamp(-1, 1)

@@ -1,4 +1,6 @@
-"""The UNet's blocks. Shapes: x (N, C, H, W); time (N, E), the embedded timestep; z (N, D), zero where it is dropped."""
+"""The UNet's blocks. Shapes: x (N, C, H, W); time (N, E), the embedded timestep; z (N, D), the section of z that steers
+the block, zero where it is dropped. Where `rescale`, the sum of a block and its shortcut is divided by sqrt(2), so that
+its variance stays that of its terms (SODA's blocks)."""
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,11 @@ def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def add_shortcut(x: Tensor, shortcut: Tensor, rescale: bool) -> Tensor:
+    """x + shortcut, divided by sqrt(2) where `rescale`."""
+    return (x + shortcut) * 0.5**0.5 if rescale else x + shortcut
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution; norm modulated by t and z, SiLU, dropout, convolution; plus the shortcut.
 
@@ -23,10 +30,17 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_dim: int, z_dim: int, dropout: float, resample: str = "none"
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int,
+        z_dim: int,
+        dropout: float,
+        resample: str = "none",
+        rescale: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout, self.resample = dropout, resample
+        self.dropout, self.resample, self.rescale = dropout, resample, rescale
         self.norm1 = GroupNorm(NORM_GROUPS, in_channels)
         self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = GroupNorm(NORM_GROUPS, out_channels)
@@ -61,15 +75,15 @@ class ResidualBlock(nn.Module):
         dropout_p = self.dropout if self.training else 0.0
         # The normalisation reads h anyway and can add the bias on the way: a pass over memory less, two in backward.
         h = self.norm2(h, modulation, "silu", dropout_p, dropout_seed, conv_bias=self.conv1.bias)
-        return self.conv2(h) + self.shortcut(x)
+        return add_shortcut(self.conv2(h), self.shortcut(x), self.rescale)
 
 
 class Attention(nn.Module):
     """Self-attention over pixels, plus its input. head_channels None: one head."""
 
-    def __init__(self, channels: int, head_channels: int | None) -> None:
+    def __init__(self, channels: int, head_channels: int | None, rescale: bool = False) -> None:
         super().__init__()
-        self.head_channels = head_channels or channels
+        self.head_channels, self.rescale = head_channels or channels, rescale
         self.norm = GroupNorm(NORM_GROUPS, channels)
         self.projection = nn.Linear(channels, 3 * channels)
         self.output = nn.Linear(channels, channels)
@@ -82,7 +96,7 @@ class Attention(nn.Module):
         query, key, value = qkv.permute(3, 0, 2, 1, 4)  # each (N, heads, H*W, head_channels)
         attended = F.scaled_dot_product_attention(query, key, value)
         tokens = self.output(attended.transpose(1, 2).reshape(n, h * w, c))
-        return x + tokens.view(n, h, w, c).permute(0, 3, 1, 2)
+        return add_shortcut(x, tokens.view(n, h, w, c).permute(0, 3, 1, 2), self.rescale)
 
 
 class Stage(nn.Module):
@@ -97,10 +111,11 @@ class Stage(nn.Module):
         dropout: float,
         attention: bool,
         head_channels: int | None,
+        rescale: bool = False,
     ) -> None:
         super().__init__()
-        self.res = ResidualBlock(in_channels, out_channels, time_dim, z_dim, dropout)
-        self.attn = Attention(out_channels, head_channels) if attention else nn.Identity()
+        self.res = ResidualBlock(in_channels, out_channels, time_dim, z_dim, dropout, rescale=rescale)
+        self.attn = Attention(out_channels, head_channels, rescale) if attention else nn.Identity()
 
     def forward(
         self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None, skip: Tensor | None = None
@@ -112,11 +127,19 @@ class Stage(nn.Module):
 class Middle(nn.Module):
     """The lowest resolution: residual block, attention, residual block."""
 
-    def __init__(self, channels: int, time_dim: int, z_dim: int, dropout: float, head_channels: int | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        time_dim: int,
+        z_dim: int,
+        dropout: float,
+        head_channels: int | None,
+        rescale: bool = False,
+    ) -> None:
         super().__init__()
-        self.res1 = ResidualBlock(channels, channels, time_dim, z_dim, dropout)
-        self.attn = Attention(channels, head_channels)
-        self.res2 = ResidualBlock(channels, channels, time_dim, z_dim, dropout)
+        self.res1 = ResidualBlock(channels, channels, time_dim, z_dim, dropout, rescale=rescale)
+        self.attn = Attention(channels, head_channels, rescale)
+        self.res2 = ResidualBlock(channels, channels, time_dim, z_dim, dropout, rescale=rescale)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
         """-> (N, C, H, W)."""
@@ -129,12 +152,19 @@ class Resample(nn.Module):
     """A change of resolution by a factor of 2: "down" or "up"; by a convolution, or inside a residual block."""
 
     def __init__(
-        self, direction: str, channels: int, time_dim: int, z_dim: int, dropout: float, residual: bool
+        self,
+        direction: str,
+        channels: int,
+        time_dim: int,
+        z_dim: int,
+        dropout: float,
+        residual: bool,
+        rescale: bool = False,
     ) -> None:
         super().__init__()
         self.direction = direction
         if residual:
-            self.op: nn.Module = ResidualBlock(channels, channels, time_dim, z_dim, dropout, resample=direction)
+            self.op: nn.Module = ResidualBlock(channels, channels, time_dim, z_dim, dropout, direction, rescale)
         else:
             self.conv = Conv2d(channels, channels, 3, stride=2 if direction == "down" else 1, padding=1)
         self.residual = residual

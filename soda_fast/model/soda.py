@@ -1,5 +1,6 @@
 """SODA: an encoder and a decoder that meet in z."""
 
+import torch
 from torch import Tensor, nn
 
 from soda_fast.model.encoder import ResNetEncoder
@@ -47,24 +48,28 @@ class SODA(nn.Module):
     def denoise(
         self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
     ) -> Tensor:
-        """The noise in x_t.
+        """What the decoder was trained to predict of x_t: its noise; or x_0 or v, as `diffusion.prediction` says.
 
         Args:
             x_t: (N, 3, T, T), noised images of values around [-1, 1].
             t: (N,) integers in 1..steps.
             z: (N, D).
-            drop_mask: (N,), 1 where the sample is denoised without z (its z becomes 0).
+            drop_mask: (N,), 1 where the sample is denoised without z (its z becomes 0); or (N, S), 1 where it is
+                denoised without that of the S = decoder.sections.count sections of z (SODA's layer masking).
             dropout_seed: (N,) int64, one a sample, or 0-d; needed in training if the decoder has dropout.
 
         Returns:
             (N, 3, T, T).
+
+        Raises:
+            ValueError: drop_mask has columns, but not one for each section of z.
         """
         return self._denoise(x_t, t, z, drop_mask, dropout_seed)
 
     def forward(
         self, source: Tensor, x_t: Tensor, t: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
     ) -> Tensor:
-        """The noise in x_t, told z of the source view. Shapes as in `encode` and `denoise`."""
+        """As `denoise`, told z of the source view. Shapes as in `encode` and `denoise`."""
         # Not through `encode` and `denoise`: to FSDP these are entries of their own, each with its hooks.
         with span("encoder"):
             z = self.encoder(source)
@@ -73,5 +78,18 @@ class SODA(nn.Module):
 
     def _denoise(self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None) -> Tensor:
         time = t.float() * (self.time_scale / self.steps)
-        z = z * (1 - drop_mask.to(z.dtype))[:, None]
+        z = z * self._kept(drop_mask, z)
         return self.decoder(x_t, time, z, dropout_seed)
+
+    def _kept(self, drop_mask: Tensor, z: Tensor) -> Tensor:
+        """1 where an element of z is kept, else 0: (N, D), or (N, 1) for a mask of whole z."""
+        kept = 1 - drop_mask.to(z.dtype)
+        if drop_mask.ndim == 1:
+            return kept[:, None]
+        sections, width = self.decoder.sections.count, z.shape[1]
+        if drop_mask.shape[1] != sections:
+            raise ValueError(
+                f"drop_mask has {drop_mask.shape[1]} columns, but z has {sections} sections; give (N,) "
+                f"or (N, {sections})"
+            )
+        return kept[:, torch.arange(width, device=z.device) * sections // width]

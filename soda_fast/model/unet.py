@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from soda_fast.model.blocks import Middle, Resample, Stage
 from soda_fast.model.layers import Conv2d, GroupNorm
+from soda_fast.sections import assign_sections, section_bounds
 
 
 class TimeEmbedding(nn.Module):
@@ -42,6 +43,9 @@ class UNet(nn.Module):
         blocks: residual blocks at each resolution on the way down; one more on the way up.
         dropout: probability, inside residual blocks.
         resample: "conv" or "residual".
+        modulation: "shared": all of z steers every block; "resolution" or "block": a section of it, see
+            `soda_fast.sections`.
+        rescale: divide the sum of each block and its shortcut by sqrt(2).
     """
 
     def __init__(
@@ -54,35 +58,46 @@ class UNet(nn.Module):
         blocks: int = 2,
         dropout: float = 0.1,
         resample: str = "conv",
+        modulation: str = "shared",
+        rescale: bool = False,
     ) -> None:
         super().__init__()
-        time_dim = 4 * channels
-        common = (time_dim, z_dim, dropout)
         widths = [channels * multiplier for multiplier in multipliers]
         last = len(widths) - 1
+        self.sections = assign_sections(modulation, len(widths), blocks)
+        bounds = section_bounds(z_dim, self.sections.count)
+        self.section_widths = [end - start for start, end in pairwise(bounds)]
+
+        def common(section: int) -> tuple[int, int, float]:
+            return 4 * channels, self.section_widths[section], dropout
+
+        residual = resample == "residual"
         self.conv_in = Conv2d(3, channels, 3, padding=1)
         self.time_emb = TimeEmbedding(channels)
 
+        down = iter(self.sections.down)
         self.down = nn.ModuleList()
         current, skips = channels, [channels]
         for level, (width, attend) in enumerate(zip(widths, attention, strict=True)):
             for _ in range(blocks):
-                self.down.append(Stage(current, width, *common, attend, head_channels))
+                self.down.append(Stage(current, width, *common(next(down)), attend, head_channels, rescale))
                 current = width
                 skips.append(current)
             if level < last:
-                self.down.append(Resample("down", current, *common, residual=resample == "residual"))
+                self.down.append(Resample("down", current, *common(next(down)), residual, rescale))
                 skips.append(current)
 
-        self.middle = Middle(current, *common, head_channels)
+        self.middle = Middle(current, *common(self.sections.middle), head_channels, rescale)
 
+        up = iter(self.sections.up)
         self.up = nn.ModuleList()
         for level in range(last, -1, -1):
             for _ in range(blocks + 1):
-                self.up.append(Stage(current + skips.pop(), widths[level], *common, attention[level], head_channels))
-                current = widths[level]
+                joined = current + skips.pop()
+                attend, current = attention[level], widths[level]
+                self.up.append(Stage(joined, current, *common(next(up)), attend, head_channels, rescale))
             if level > 0:
-                self.up.append(Resample("up", current, *common, residual=resample == "residual"))
+                self.up.append(Resample("up", current, *common(next(up)), residual, rescale))
 
         self.norm_out = GroupNorm(8, channels)
         self.conv_out = Conv2d(channels, 3, 3, padding=1)
@@ -99,17 +114,18 @@ class UNet(nn.Module):
         """
         embedded = self.time_emb(time)
         seeds = self._block_seeds(dropout_seed)
+        parts = z.split(self.section_widths, dim=1)
         x = self.conv_in(x_t)
         skips = [x]
-        for block in self.down:
-            x = block(x, embedded, z, next(seeds))
+        for block, section in zip(self.down, self.sections.down, strict=True):
+            x = block(x, embedded, parts[section], next(seeds))
             skips.append(x)
-        x = self.middle(x, embedded, z, next(seeds))
-        for block in self.up:
+        x = self.middle(x, embedded, parts[self.sections.middle], next(seeds))
+        for block, section in zip(self.up, self.sections.up, strict=True):
             if isinstance(block, Stage):
-                x = block(x, embedded, z, next(seeds), skips.pop())
+                x = block(x, embedded, parts[section], next(seeds), skips.pop())
             else:
-                x = block(x, embedded, z, next(seeds))
+                x = block(x, embedded, parts[section], next(seeds))
         return self.conv_out(self.norm_out(x))
 
     def _block_seeds(self, dropout_seed: Tensor | None) -> Iterator[Tensor | None]:

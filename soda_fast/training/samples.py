@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soda_fast import counter_rng
-from soda_fast.build import build_schedule
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
-from soda_fast.diffusion import ddim_sample
 from soda_fast.evaluation.reconstruction import image_grid, save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
+from soda_fast.sampling import sample_images, starting_noise
 
 
 class Samples:
@@ -21,18 +19,14 @@ class Samples:
 
     def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
         self.config, self.dataset, self.processes = config, dataset, processes
-        self.alphabar = build_schedule(config).sampling_alphabar()
         self._batch: Batch | None = None
 
     def grid(self, model: SODA) -> np.ndarray:
         """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective."""
         batch = self._first_images()
         z = model.encode(batch.source)
-        n, *image_shape = batch.target.shape
-        position = torch.arange(n, device=batch.target.device)
-        x_T = counter_rng.normal(self.config.run.seed, "samples", position, tuple(image_shape))
-        sampling = self.config.sampling
-        reconstructed = ddim_sample(model.denoise, self.alphabar, z, x_T, sampling.steps, sampling.guidance)
+        x_T = starting_noise(self.config, torch.arange(len(z), device=z.device))
+        reconstructed = sample_images(model.denoise, self.config, z, x_T)
         reshard(model)
         return image_grid([self._visible(batch.source), batch.target, reconstructed])
 

@@ -14,11 +14,12 @@ from soda_fast.config import (
     horizon_warning,
     resolve_perf,
     run_length_images,
+    section_drops,
     warmup_images,
 )
 from soda_fast.data import Batch, Dataset
 from soda_fast.data.fingerprint import listing_fingerprint
-from soda_fast.diffusion import denoising_loss, noise_images
+from soda_fast.diffusion import denoising_loss, expected_prediction, loss_weights, noise_images
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
 from soda_fast.parallel import Processes, Vote, Watchdog
@@ -69,7 +70,11 @@ class Trainer:
         self.warmup_images = warmup_images(config, len(dataset.train))
         self.batch_images = config.train.global_batch_images
 
-        self.alphabar = build_schedule(config).training_alphabar().to(processes.device)
+        alphabar, diffusion = build_schedule(config).training_alphabar(), config.diffusion
+        weights = loss_weights(diffusion.loss_weighting, diffusion.prediction, alphabar, diffusion.min_snr_gamma)
+        self.alphabar = alphabar.to(processes.device)
+        self.loss_weights = None if weights is None else weights.to(processes.device)
+        self.section_drops = section_drops(config)
         perf = resolve_perf(config.perf, processes.device.type == "cuda")
         self.memory_format = torch.channels_last if perf.channels_last else torch.contiguous_format
         self.bf16 = perf.precision == "bf16"
@@ -187,10 +192,14 @@ class Trainer:
                 diffusion.drop_probability,
                 torch.bfloat16 if self.bf16 else torch.float32,
                 self.memory_format,
+                self.section_drops,
             )
+            expected = expected_prediction(
+                diffusion.prediction, batch.target, noising.noise, self.alphabar[noising.t]
+            ).contiguous(memory_format=self.memory_format)
         source = batch.source.contiguous(memory_format=self.memory_format)
         with span("loss"):
-            return denoising_loss(self.model, source, x_t, noising)
+            return denoising_loss(self.model, source, x_t, noising, expected, self.loss_weights)
 
     def _set_learning_rates(self) -> None:
         train = self.config.train

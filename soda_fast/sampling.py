@@ -1,0 +1,57 @@
+"""Images from z as a configuration's `sampling` and `diffusion` sections ask for them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.build import build_schedule
+from soda_fast.config import Config, config_from_tree
+from soda_fast.diffusion import ddim_sample, dpm_solver_sample
+
+
+def sample_images(
+    denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    config: Config,
+    z: Tensor,
+    x_T: Tensor,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Images by the configured solver, steps and guidance.
+
+    Args:
+        denoise: of a model that the configuration describes.
+        z: (N, D).
+        x_T: (N, 3, T, T), standard normal, on z's device.
+        rows: (N,) int64, the samples' numbers, which fresh noise is a function of; None: 0, 1, ...
+
+    Returns:
+        (N, 3, T, T) float32 images in [0, 1]; the little noise that ddim leaves can pass the ends.
+    """
+    schedule, sampling, prediction = build_schedule(config), config.sampling, config.diffusion.prediction
+    common = (z, x_T, sampling.steps, sampling.guidance, prediction)
+    if sampling.solver == "ddim":
+        alphabar = schedule.sampling_alphabar()
+        return ddim_sample(denoise, alphabar, *common, eta=sampling.eta, seed=config.run.seed, rows=rows)
+    return dpm_solver_sample(denoise, schedule.training_alphabar(), *common)
+
+
+def starting_noise(config: Config, rows: Tensor, seed: int | None = None) -> Tensor:
+    """x_T (N, 3, T, T) float32, standard normal, a function of the seed and the samples' numbers `rows` (N,) int64.
+
+    seed: None: the run's.
+    """
+    size = config.data.target_size
+    return counter_rng.normal(config.run.seed if seed is None else seed, "samples", rows, (3, size, size))
+
+
+def with_sampling(config: Config, keys: Mapping[str, Any]) -> Config:
+    """The configuration with other values in its `sampling` section.
+
+    Raises:
+        ConfigError: a value is out of range, or contradicts the model.
+    """
+    tree = asdict(config)
+    return config_from_tree({**tree, "sampling": {**tree["sampling"], **keys}})
