@@ -39,7 +39,8 @@ def _weights(network: nn.Module, seed: int, name: str) -> list[tuple[Tensor, tor
         if isinstance(layer, Conv2d | nn.Linear):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-            key = zlib.crc32(f"{seed} {name}.{path}".rstrip(".").encode())
+            full_name = ".".join(part for part in (name, path) if part)
+            key = zlib.crc32(f"{seed} {full_name}".encode())
             weight = layer.oihw if isinstance(layer, Conv2d) else layer.weight
             found.append((weight, torch.Generator().manual_seed(key)))
     return found

@@ -37,6 +37,28 @@ RULES = {
     "last beta": (["diffusion.beta_end=1.0"], ["beta_end is 1.0", "< 1"]),
     "sampling steps": (["sampling.steps=1001"], ["sampling.steps is 1001", "1000 of diffusion.steps"]),
     "guidance": (["diffusion.drop_probability=0"], ["sampling.guidance is 0.3", "drop_probability is 0"]),
+    "z too narrow": (
+        ["model.modulation=layerwise", "model.granularity=block", "model.encoder.z_dim=8"],
+        ["z_dim is 8", "9 sections", "4 resolutions of 2 blocks, and the middle", "at least 9"],
+    ),
+    "masking without sections": (
+        ["diffusion.section_drop_probability=0.1"],
+        ["section_drop_probability is 0.1", "needs model.modulation layerwise"],
+    ),
+    "guidance without sections": (["sampling.guidance=[0.1, 0.2]"], ["guidance is [0.1, 0.2]", "layerwise"]),
+    "guidance of other sections": (
+        ["model.modulation=layerwise", "sampling.guidance=[0.1, 0.2]"],
+        ["guidance is [0.1, 0.2], 2 entries", "5 sections", "one number, or 5"],
+    ),
+    "masking of other sections": (
+        ["model.modulation=layerwise", "diffusion.section_drop_probability=[0.1]"],
+        ["section_drop_probability is [0.1], 1 entries", "5 sections"],
+    ),
+    "guidance by sections never dropped": (
+        ["model.modulation=layerwise", "sampling.guidance=[0, 0, 0, 0, 1]"],
+        ["guidance is [0.0, 0.0, 0.0, 0.0, 1.0]", "section_drop_probability is 0.0", "give one number"],
+    ),
+    "fresh noise": (["sampling.eta=0.5", "sampling.solver=dpm-solver++"], ["eta is 0.5", "use ddim"]),
     "crop scale": (["data.source.crop_scale=[1,0.5]"], ["data.source.crop_scale is [1.0, 0.5]", "[0.5, 1.0]"]),
     "crop ratio": (["data.target.crop_ratio=[2,1]"], ["data.target.crop_ratio is [2.0, 1.0]"]),
 }
@@ -76,6 +98,8 @@ def test_contradiction_names_the_line(path: Path) -> None:
         ["model.decoder.head_channels=64"],
         ["diffusion.drop_probability=0", "sampling.guidance=0"],
         ["perf.precision=bf16"],
+        ["model.modulation=layerwise", "diffusion.section_drop_probability=0.1", "sampling.guidance=[0, 0, 0, 0, 1]"],
+        ["model.modulation=layerwise", "sampling.guidance=[1, 1, 1, 1, 1]"],
     ],
 )
 def test_not_a_contradiction(path: Path, overrides: list[str]) -> None:

@@ -1,8 +1,9 @@
 """What is drawn for a sample."""
 
+import pytest
 import torch
 
-from soda_fast.diffusion import NoiseSchedule, noise_images
+from soda_fast.diffusion import NoiseSchedule, draw_noising, noise_images
 
 
 def test_x_t_has_the_type_and_layout_asked_for() -> None:
@@ -23,3 +24,27 @@ def test_samples_have_seeds_of_their_own_wherever_they_come() -> None:
     assert torch.equal(part.dropout_seeds, whole.dropout_seeds[[1, 4]])
     assert torch.equal(part.t, whole.t[[1, 4]])
     assert len(whole.dropout_seeds.unique()) == 6
+
+
+def test_sections_are_dropped_as_often_as_asked_each_for_itself_and_beside_the_whole() -> None:
+    positions, drops = torch.arange(40_000), (0.0, 0.5, 0.2)
+    mask = draw_noising(3, positions, (1, 1, 1), 100, 0.1, drops).drop_mask
+    whole = draw_noising(3, positions, (1, 1, 1), 100, 0.1).drop_mask
+    assert mask.shape == (40_000, 3)
+    assert torch.equal(mask[:, 0], whole)  # never dropped for itself, only with the whole
+    kept = mask[whole == 0]
+    for section, probability in enumerate(drops):
+        # Four deviations of a share of 36,000.
+        assert (
+            abs(kept[:, section].mean().item() - probability)
+            < 4 * (probability * (1 - probability) / 36_000) ** 0.5 + 1e-9
+        )
+    both = (kept[:, 1] * kept[:, 2]).mean().item()
+    assert both == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 36_000) ** 0.5)
+    assert mask[whole == 1].all()
+
+
+def test_the_masks_of_sections_belong_to_the_position() -> None:
+    whole = draw_noising(3, torch.arange(9), (1, 1, 1), 100, 0.1, (0.5, 0.5)).drop_mask
+    part = draw_noising(3, torch.tensor([7, 2]), (1, 1, 1), 100, 0.1, (0.5, 0.5)).drop_mask
+    assert torch.equal(part, whole[[7, 2]])

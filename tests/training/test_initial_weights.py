@@ -65,8 +65,10 @@ def test_the_trainer_starts_from_the_weights_of_build_model(
 
 @pytest.mark.parametrize("resample", ["conv", "residual"])
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
-def test_every_kind_of_layer_is_drawn_in_order(tmp_path: Path, arch: str, resample: str) -> None:
-    model = {"encoder": {"arch": arch, "z_dim": 8}, "decoder": {"channels": 32, "resample": resample}}
+@pytest.mark.parametrize("initialisation", ["reference", "paper"])
+def test_every_kind_of_layer_is_drawn_in_order(tmp_path: Path, arch: str, resample: str, initialisation: str) -> None:
+    model: dict[str, Any] = {"initialisation": initialisation}
+    model |= {"encoder": {"arch": arch, "z_dim": 8}, "decoder": {"channels": 32, "resample": resample}}
     config = configuration(tmp_path, model=model, data={"target_size": 32}, run={"seed": 11})
     model = build_empty_model(config).to_empty(device="cpu")
     initialise(model, config)

@@ -1,0 +1,132 @@
+"""Samplers with a perfect denoiser of a Gaussian, whose every step is known in closed form."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from soda_fast.diffusion import NoiseSchedule, ddim_sample, dpm_solver_sample, expected_prediction
+from soda_fast.diffusion.sampler import sampling_times
+
+MEAN, DEVIATION = 0.2, 0.15  # of x_0: within [-1, 1] by five deviations, so that clipping changes nothing
+N, SIZE = 64, 8
+Z = torch.zeros(N, 1)
+
+
+def perfect(alphabar: Tensor, prediction: str):
+    """The conditional mean of each prediction where x_0 is N(MEAN, DEVIATION^2), pixel by pixel."""
+
+    def denoise(x: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor) -> Tensor:
+        signal = alphabar[t].double().view(-1, 1, 1, 1)
+        variance = signal * DEVIATION**2 + 1 - signal
+        x_0 = MEAN + signal.sqrt() * DEVIATION**2 / variance * (x.double() - signal.sqrt() * MEAN)
+        noise = (x.double() - signal.sqrt() * x_0) / (1 - signal).sqrt()
+        return expected_prediction(prediction, (x_0 + 1) / 2, noise, signal.flatten()).float()
+
+    return denoise
+
+
+def start(seed: int = 0) -> Tensor:
+    return torch.randn(N, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def moments(images: Tensor) -> tuple[float, float]:
+    x_0 = 2 * images.double() - 1
+    return x_0.mean().item(), x_0.std().item()
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x_0", "v"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "inverted"])
+def test_the_solver_gives_the_gaussian_back(schedule: str, prediction: str) -> None:
+    alphabar = NoiseSchedule(schedule, 1000).training_alphabar()
+    images = dpm_solver_sample(perfect(alphabar, prediction), alphabar, Z, start(), 50, 0.0, prediction)
+    mean, deviation = moments(images)
+    assert mean == pytest.approx(MEAN, abs=0.005)
+    # What is certain of x_0 at t = 1, where the sampler ends: a little less than all of it.
+    signal = alphabar[1].item()
+    certain = math.sqrt(signal) * DEVIATION / math.sqrt(signal * DEVIATION**2 + 1 - signal)
+    assert deviation == pytest.approx(DEVIATION * certain, rel=0.02)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_gives_the_gaussian_back(eta: float) -> None:
+    """Its steps only move and scale a Gaussian: what deviation is left is known exactly, and close to the true one."""
+    alphabar = NoiseSchedule("linear", 1000).sampling_alphabar()
+    images = ddim_sample(perfect(alphabar, "noise"), alphabar, Z, start(), 500, 0.0, eta=eta)
+    mean, deviation = moments(images)
+    a, variance = alphabar.double(), 1.0
+    for t, s in pairwise(sampling_times(1000, 500)):
+        fresh = eta**2 * (1 - a[s]) / (1 - a[t]) * (1 - a[t] / a[s])
+        # x_0 = share * x + constant; noise = (x - sqrt(a_t) x_0) / sqrt(1 - a_t)
+        share = a[t].sqrt() * DEVIATION**2 / (a[t] * DEVIATION**2 + 1 - a[t])
+        of_noise = (1 - a[s] - fresh).sqrt() * (1 - a[t].sqrt() * share) / (1 - a[t]).sqrt()
+        variance = float((a[s].sqrt() * share + of_noise) ** 2 * variance + fresh)
+    assert mean == pytest.approx(MEAN * math.sqrt(a[0]), abs=0.005)
+    assert deviation == pytest.approx(math.sqrt(variance), rel=0.01)
+    assert deviation == pytest.approx(math.sqrt(a[0] * DEVIATION**2 + 1 - a[0]), rel=0.05)
+
+
+def test_a_step_of_ddim_is_its_equation() -> None:
+    """DDIM, equations 12 and 16, in float64, along the whole way."""
+    alphabar, eta = NoiseSchedule("cosine", 100).sampling_alphabar(), 0.7
+    found = ddim_sample(perfect(alphabar, "noise"), alphabar, Z[:2], start()[:2], 10, 0.0, eta=eta, seed=5)
+    from soda_fast import counter_rng
+
+    x, a = start()[:2].double(), alphabar.double()
+    for t, s in pairwise(sampling_times(100, 10)):
+        noise = perfect(alphabar, "noise")(x, torch.tensor([t, t]), Z, Z).double()
+        sigma = eta * torch.sqrt((1 - a[s]) / (1 - a[t])) * torch.sqrt(1 - a[t] / a[s])
+        x_0 = (x - (1 - a[t]).sqrt() * noise) / a[t].sqrt()
+        fresh = counter_rng.normal(5, f"ddim/{t}", torch.arange(2), (3, SIZE, SIZE)).double()
+        x = a[s].sqrt() * x_0 + (1 - a[s] - sigma**2).sqrt() * noise + sigma * fresh
+    torch.testing.assert_close(found.double(), (x + 1) / 2, atol=2e-6, rtol=1e-5)
+
+
+def exact_end(alphabar: Tensor) -> Tensor:
+    """Where the probability flow from `start` ends, in closed form: for a Gaussian it only moves and scales."""
+    a = alphabar.double()
+    scale = torch.sqrt(a * DEVIATION**2 + 1 - a)
+    x_1 = a[1].sqrt() * MEAN + scale[1] / scale[-1] * (start().double() - a[-1].sqrt() * MEAN)
+    x_0 = MEAN + a[1].sqrt() * DEVIATION**2 / scale[1] ** 2 * (x_1 - a[1].sqrt() * MEAN)
+    return (x_0 + 1) / 2
+
+
+def test_the_solver_is_of_second_order() -> None:
+    """Twice the steps: a quarter of the error (an order of one would halve it)."""
+    alphabar = NoiseSchedule("cosine", 4000).training_alphabar()
+    # Not to t = T, where this schedule has almost no signal and the flow starts with a long first step.
+    alphabar = alphabar[:3400]
+    errors = []
+    for steps in (20, 40, 80):
+        found = dpm_solver_sample(perfect(alphabar, "v"), alphabar, Z, start(), steps, 0.0, "v")
+        errors.append((found.double() - exact_end(alphabar)).abs().mean().item())
+    assert 3 < errors[0] / errors[1] < 6
+    assert 3 < errors[1] / errors[2] < 6
+
+
+def test_fresh_noise_belongs_to_the_sample() -> None:
+    alphabar = NoiseSchedule("linear", 100).sampling_alphabar()
+    denoise = perfect(alphabar, "noise")
+    whole = ddim_sample(denoise, alphabar, Z[:4], start()[:4], 5, 0.0, eta=1.0)
+    rows = torch.tensor([3, 1])
+    some = ddim_sample(denoise, alphabar, Z[:2], start()[:4][rows], 5, 0.0, eta=1.0, rows=rows)
+    assert torch.equal(some, whole[rows])
+    other = ddim_sample(denoise, alphabar, Z[:4], start()[:4], 5, 0.0, eta=1.0, seed=1)
+    assert not torch.equal(other, whole)
+
+
+@pytest.mark.parametrize("sample", [ddim_sample, dpm_solver_sample])
+@pytest.mark.parametrize("steps", [0, 101])
+def test_more_steps_than_the_schedule_has_are_refused(sample, steps: int) -> None:
+    alphabar = NoiseSchedule("linear", 100).training_alphabar()
+    with pytest.raises(ValueError, match=rf"between 1 and the schedule's 100, got {steps}"):
+        sample(perfect(alphabar, "noise"), alphabar, Z, start(), steps)
+
+
+def test_one_step_is_the_first_guess() -> None:
+    alphabar = NoiseSchedule("linear", 100).training_alphabar()
+    found = dpm_solver_sample(perfect(alphabar, "x_0"), alphabar, Z, start(), 1, 0.0, "x_0")
+    first = perfect(alphabar, "x_0")(start(), torch.full((N,), 100), Z, Z)
+    torch.testing.assert_close(found, (first + 1) / 2)
