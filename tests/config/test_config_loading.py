@@ -3,8 +3,9 @@
 import random
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,8 @@ from soda_fast.config.help import WIDTH, documentation_of_keys
 from soda_fast.config.keys import KEYS, SECTIONS
 from soda_fast.config.suggest import OTHER_NAMES
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
 UNUSUAL = [
     "train.encoder_lr=1e-7",
     "train.weight_decay=1e17",
@@ -175,3 +177,40 @@ def mutate(text: str, draw: random.Random) -> str:
             column = draw.randrange(len(lines[row]) + 1)
             lines[row] = lines[row][:column] + draw.choice(JUNK) + lines[row][column:]
     return "\n".join(lines) + "\n"
+
+
+# The ablations of configs/cifar10.yaml, and the keys in which each differs from it.
+ABLATIONS = {
+    "layerwise": {"model.modulation"},
+    "masking": {"model.modulation", "diffusion.section_drop_probability"},
+    "inverted": {"diffusion.schedule"},
+    "scaled_time": {"diffusion.time_embedding"},
+    "v": {"diffusion.prediction"},
+    "min_snr": {"diffusion.loss_weighting"},
+    "paper_weights": {"model.initialisation", "model.decoder.rescale"},
+    "clean_target": {"data.target.randaugment_probability"},
+    "paper": {
+        "model.modulation",
+        "model.initialisation",
+        "model.decoder.rescale",
+        "diffusion.schedule",
+        "diffusion.time_embedding",
+        "diffusion.section_drop_probability",
+    },
+}
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_in_its_own_keys_alone(name: str) -> None:
+    ours, theirs = (
+        flat(asdict(replace(config, run=replace(config.run, dir=""))))
+        for config in (load_config(FOLDER / f"cifar10_{name}.yaml"), load_config(FOLDER / "cifar10.yaml"))
+    )
+    assert {key for key in ours if ours[key] != theirs[key]} == ABLATIONS[name]
