@@ -1,0 +1,85 @@
+"""One run of a study: an arm with a seed. An ordinary training, which the same command resumes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recipes.study import Arm
+from soda_fast.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be run: the configuration's file and all overrides, the run directory and the seed among them."""
+
+    arm: Arm
+    seed: int
+    run: Path
+    config: Path
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it. problem: empty, or the last line that the training said. metrics: lines of metrics.jsonl."""
+
+    arm: str
+    seed: int
+    problem: str
+    wall_seconds: float
+    metrics: list[dict[str, float]]
+
+
+def run_cell(cell: Cell, threads: int) -> Outcome:
+    """Train, unless that has been done; a training that was interrupted goes on where it stood."""
+    kept = finished(cell)
+    if kept is not None:
+        return kept
+    cell.run.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "soda_fast", "train", str(cell.config), *cell.overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    begin = time.monotonic()
+    with (cell.run / "study.log").open("ab") as log:
+        code = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    problem = "" if code == 0 else f"exit {code}: {_last_line(cell.run / 'study.log')}"
+    outcome = Outcome(cell.arm.name, cell.seed, problem, time.monotonic() - begin, read_metrics(cell.run))
+    if not problem:
+        note = {"overrides": list(cell.overrides), "wall_seconds": outcome.wall_seconds}
+        write_atomically(cell.run / "study.json", json.dumps(note).encode())
+    return outcome
+
+
+def finished(cell: Cell) -> Outcome | None:
+    """The outcome of a training that has ended, of these very overrides."""
+    try:
+        note: dict[str, Any] = json.loads((cell.run / "study.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if note.get("overrides") != list(cell.overrides):
+        return None
+    return Outcome(cell.arm.name, cell.seed, "", note["wall_seconds"], read_metrics(cell.run))
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Whole lines of metrics.jsonl."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """One JSON line a run."""
+    write_atomically(path, "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes).encode())
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,0 +1,151 @@
+"""Studies: what a file amounts to, budgets, tables, and a study run twice."""
+
+import json
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.recipes import picture
+from benchmarks.recipes.__main__ import run_study
+from benchmarks.recipes.budget import images_within
+from benchmarks.recipes.cell import Outcome, read_metrics
+from benchmarks.recipes.results import final, table, training_seconds
+from benchmarks.recipes.study import Budget, arms_of, configuration, read_study
+from soda_fast.config import config_from_tree
+from soda_fast.flops import count_flops
+
+CONFIG = {
+    "data": {"dataset": "digits", "source_size": 8, "target_size": 8},
+    "model": {
+        "encoder": {"arch": "small", "z_dim": 8, "widths": [8], "depths": [1]},
+        "decoder": {"channels": 32, "multipliers": [1], "attention": [False], "blocks": 1, "dropout": 0.0},
+    },
+    "train": {"images": 1, "global_batch_images": 16, "log_every_images": 16, "ema_beta": 0.5},
+    "sampling": {"images": 2, "steps": 1},
+    "evaluation": {"during": {"knn-dino": 32}},
+}
+
+
+def write(folder: Path, **study: Any) -> Path:
+    (folder / "base.yaml").write_text(yaml.safe_dump(CONFIG))
+    file = folder / "study.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {"question": "Which?", "config": "base.yaml", "budget": {"images": 64}, **study}, sort_keys=False
+        )
+    )
+    return file
+
+
+def test_every_arm_meets_every_value_of_the_grid(tmp_path: Path) -> None:
+    grid = {"model.encoder.z_dim": [8, 16], "train.betas": [[0.9, 0.95]]}
+    arms = {"plain": [], "cosine": ["diffusion.schedule=cosine"]}
+    file = write(tmp_path, arms=arms, grid=grid)
+    found = arms_of(read_study(file))
+    assert [arm.name for arm in found] == [
+        f"{name} model.encoder.z_dim={width} train.betas=[0.9, 0.95]" for name in arms for width in (8, 16)
+    ]
+    config = configuration(read_study(file), found[3], file)
+    assert (config.diffusion.schedule, config.model.encoder.z_dim, config.train.betas) == ("cosine", 16, (0.9, 0.95))
+    alone = arms_of(read_study(write(tmp_path, grid={"run.seed": [1]})))
+    assert [arm.name for arm in alone] == ["run.seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        ({"budget": {}}, ["budget has nothing", "images, minutes, flops"]),
+        ({"budget": {"images": 5, "flops": 1.0}}, ["budget has images, flops"]),
+        ({"seeds": []}, ["study.yaml: seeds"]),
+        ({"arm": {}}, ["study.yaml: arm"]),
+    ],
+)
+def test_a_file_that_is_no_study(tmp_path: Path, study: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"study\.yaml: ") as caught:
+        read_study(write(tmp_path, **study))
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_an_arm_that_is_no_configuration_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, arms={"odd": ["diffusion.schedul=cosine"]})
+    study = read_study(file)
+    with pytest.raises(ValueError, match=r"arm 'odd': .*diffusion\.schedul.*diffusion\.schedule"):
+        configuration(study, arms_of(study)[0], file)
+
+
+def test_budgets_become_whole_batches() -> None:
+    config = config_from_tree(CONFIG)
+
+    def rate() -> float:
+        return 10.0
+
+    assert images_within(Budget(images=100), config, rate) == 96
+    assert images_within(Budget(images=3), config, rate) == 16
+    assert images_within(Budget(minutes=0.5), config, rate) == 288  # 300 images
+    assert images_within(Budget(flops=50.5 * count_flops(config).forward_backward), config, rate) == 48
+
+
+def outcome(arm: str, seed: int, *accuracies: float, problem: str = "") -> Outcome:
+    metrics: list[dict[str, float]] = []
+    for number, accuracy in enumerate(accuracies, start=1):
+        metrics.append({"images_seen": 100 * number, "loss": 1.0, "images_per_second": 50.0})
+        metrics.append({"images_seen": 100 * number, "knn-dino/z": accuracy})
+    return Outcome(arm, seed, problem, 9.0, metrics)
+
+
+def test_the_table_pairs_seeds() -> None:
+    outcomes = [outcome("a", 0, 0.1, 0.40), outcome("a", 1, 0.1, 0.50), outcome("b", 0, 0.2, 0.45)]
+    outcomes += [outcome("b", 1, 0.2, 0.56), outcome("c", 0, problem="exit 1: diverged")]
+    assert final(outcomes[0], "knn-dino/z") == 0.4
+    assert training_seconds(outcomes[0]) == 4.0
+    lines = table(outcomes, ["a", "b", "c", "d"], dict.fromkeys("abcd", 1e13)).splitlines()
+    assert lines[0] == "| arm | seeds | images | PFLOP | minutes | knn-dino/z | Δ knn-dino/z |"
+    assert lines[2] == f"| a | 2 | 200 | 2.00 | 0.1 | 45.0 ± {100 * stdev([0.4, 0.5]):.1f} |  |"
+    assert lines[3] == f"| b | 2 | 200 | 2.00 | 0.1 | 50.5 ± {100 * stdev([0.45, 0.56]):.1f} | +5.5 ± 0.7 |"
+    assert "diverged" in lines[4]
+    assert "not run yet" in lines[5]
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    outcomes = [outcome("a", 0, 0.1, 0.40), outcome("a", 1, 0.1, 0.50), outcome("b", 0, 0.2, 0.45)]
+    assert picture.draw(outcomes, ["a", "b"], {"a": 1e13, "b": 2e13}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 5_000
+    assert not picture.draw([outcome("a", 0)], ["a"], {"a": 1e13}, tmp_path / "none.png")
+
+
+def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {"plain": [], "no images": ["data.dataset=folder", "data.root=/nowhere"]}
+    file = write(tmp_path, arms=arms, seeds=[4])
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    assert run_study(file, [], out, runs, jobs=2) == 1
+    lines = {line["arm"]: line for line in map(json.loads, (out / "curves.jsonl").read_text().splitlines())}
+    assert "/nowhere" in lines["no images"]["problem"]
+    seen = [line["images_seen"] for line in lines["plain"]["metrics"] if "knn-dino/z" in line]
+    assert (seen, lines["plain"]["seed"]) == ([32, 64], 4)
+    text = (out / "table.md").read_text()
+    assert text.startswith("Which?")
+    assert "| plain | 1 | 64 |" in text
+    run = runs / "plain" / "seed-4"
+    before = ((run / "study.log").stat().st_mtime_ns, read_metrics(run))
+    assert run_study(write(tmp_path, arms={"plain": []}, seeds=[4]), [], out, runs, jobs=1) == 0
+    assert ((run / "study.log").stat().st_mtime_ns, read_metrics(run)) == before
+
+
+def test_minutes_are_measured_once(tmp_path: Path) -> None:
+    file, runs = write(tmp_path, budget={"minutes": 0.0005}, seeds=[0]), tmp_path / "runs"
+    kept = runs / "as_configured" / "images"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("32")
+    assert run_study(file, [], tmp_path / "out", runs, jobs=1) == 0
+    assert "| as configured | 1 | 32 |" in (tmp_path / "out" / "table.md").read_text()
+    kept.unlink()
+    cell = runs / "as_configured" / "seed-0"
+    (cell / "study.json").unlink()
+    run_study(file, ["evaluation.during=none"], tmp_path / "out", runs, jobs=1)
+    assert int(kept.read_text()) % 16 == 0
