@@ -7,6 +7,8 @@ from soda_fast.config.problems import ConfigError, show
 from soda_fast.config.schema import Config, ViewConfig
 
 Contradiction = tuple[tuple[str, ...], str]
+OBJECT_DATASETS = ("folder", "webdataset")
+"""Data sets whose labels may be single objects."""
 GROUPS = 32
 """Groups of the decoder's normalisations."""
 
@@ -161,6 +163,15 @@ def _ordered(name: str, view: ViewConfig) -> Iterator[Contradiction]:
             yield (f"{name}.{key}",), text
 
 
+def _pairs(config: Config) -> Iterator[Contradiction]:
+    if config.data.pairs and config.data.dataset not in OBJECT_DATASETS:
+        text = (
+            f"data.pairs is true, but the labels of data.dataset {config.data.dataset} are kinds of objects, not "
+            f"single ones: two images of a label do not show the same thing; use {' or '.join(OBJECT_DATASETS)}"
+        )
+        yield ("data.pairs", "data.dataset"), text
+
+
 def _profile(config: Config) -> Iterator[Contradiction]:
     steps, factor = config.profile.steps, config.profile.slow_factor
     if steps is not None and steps[0] > steps[1]:
@@ -196,5 +207,6 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     sections_contradiction,
     guidance_contradiction,
     _views,
+    _pairs,
     _profile,
 )

@@ -94,6 +94,9 @@ class DataConfig:
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Dimension = 32
     """Side of the square target view, which the decoder denoises, in pixels."""
+    pairs: Switch = False
+    """Source and target are two different images of one object, drawn anew in each epoch, in place of two views of one
+    image. Class folders (or labels) must then be single objects: dataset folder or webdataset."""
     mean: tuple[Probability, Probability, Probability] | None = None
     """Mean of the source view's channels, of values in [0, 1]. null: the data set's own."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None

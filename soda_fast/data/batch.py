@@ -9,6 +9,8 @@ from torch import Tensor
 class Batch:
     """One process's rows of a global batch, on its device.
 
+    Of pairs (`data.pairs`), index and label are the source's; the label is the target's too.
+
     source: (N, 3, S, S) float32, normalised, with noise. target: (N, 3, T, T) float32 in [0, 1].
     position: (N,) int64, the samples' places in the run (images seen before them). index: (N,) int64, their places in
     the data set. label: (N,) int64.

@@ -43,15 +43,20 @@ class BatchedExecutor:
         self._threads = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """One (N, S, S, 3) uint8 tensor for each plan."""
-        if self._resident is None:
-            images = to_device(self._images.take(indices), self._device)
-        else:
-            images = self._resident[to_device(indices, self._device)]
-        views = [resize(images, plan, self._threads) for resize, plan in zip(self._resizes, plans, strict=True)]
+        """As ViewExecutor."""
+        taken = [self._take(indices)] * len(plans) if indices.ndim == 1 else [self._take(row) for row in indices]
+        views = [
+            resize(images, plan, self._threads)
+            for resize, images, plan in zip(self._resizes, taken, plans, strict=True)
+        ]
         for view, plan in zip(views, plans, strict=True):
             operate(view, plan, self._threads)
         return views
+
+    def _take(self, indices: NDArray[np.int64]) -> Tensor:
+        if self._resident is None:
+            return to_device(self._images.take(indices), self._device)
+        return self._resident[to_device(indices, self._device)]
 
     def close(self) -> None:
         """Free threads and device memory."""

@@ -11,6 +11,7 @@ from soda_fast.data.executor import default_threads
 from soda_fast.data.folder import list_folder
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
+from soda_fast.data.pairs import check_pairs
 from soda_fast.data.resident import CIFAR_BYTES, load_resident_cifar, make_resident
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
@@ -60,6 +61,8 @@ def load_dataset(data: DataConfig) -> Dataset:
     found, found_test, class_names = _load_images(data.dataset, Path(data.root), data.resident_mib << 20)
     train = _usable(found, "train", data)
     test = None if found_test is None else _usable(found_test, "test", data)
+    if data.pairs:
+        check_pairs(train, class_names)
     mean, std = data.mean, data.std
     if mean is None or std is None:
         own_mean, own_std = (

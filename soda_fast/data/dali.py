@@ -33,34 +33,44 @@ class DaliExecutor:
         sizes: side of each view in pixels.
         device: where the views end up; DALI's operators run there too.
         threads: CPU threads of the pipeline.
-        max_batch: most images of a call.
+        max_batch: most images of a call; of pairs, most pairs.
+        paired: the views are of different images.
     """
 
     def __init__(
-        self, images: ImageSet, sizes: Sequence[int], device: torch.device, threads: int, max_batch: int
+        self,
+        images: ImageSet,
+        sizes: Sequence[int],
+        device: torch.device,
+        threads: int,
+        max_batch: int,
+        paired: bool = False,
     ) -> None:
         self.images, self.device, self._threads, self._max_batch = images, device, threads, max_batch
         self._views = range(len(sizes))
-        self._sizes = tuple(sizes)
+        self._sizes, self._paired = tuple(sizes), paired
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
         self._rows = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """One (N, S, S, 3) uint8 tensor for each plan. Raises UnreadableImages naming all that cannot be decoded."""
-        outputs = self._run(self._read(indices), plans)
+        """As ViewExecutor. Raises UnreadableImages naming all that cannot be decoded."""
+        assert indices.ndim == 1 + self._paired, "the pipeline is built for pairs or for single images"
+        rows = np.atleast_2d(indices)
+        outputs = self._run([self._read(row) for row in rows], plans)
         if outputs is None:
-            outputs = self._run(self._decode(indices), plans)
+            outputs = self._run([self._decode(row) for row in rows], plans)
         assert outputs is not None, "DALI refuses a PNG written by Pillow"
         views = [self._copy(output) for output in outputs]
         for view, plan in zip(views, plans, strict=True):
             operate(view, plan, self._rows)
         return views
 
-    def _run(self, images: Any, plans: Sequence[ViewPlan]) -> Any:
+    def _run(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""
         pipeline = self._pipeline
-        pipeline.feed_input("images", images, layout=None if self.images.encoded else "HWC")
+        for number, images in enumerate(inputs):
+            pipeline.feed_input(f"images{number}", images, layout=None if self.images.encoded else "HWC")
         for number, plan in zip(self._views, plans, strict=True):
             pipeline.feed_input(f"start{number}", np.stack((plan.top, plan.left), axis=1).astype(np.int32))
             pipeline.feed_input(f"shape{number}", np.stack((plan.height, plan.width), axis=1).astype(np.int32))
@@ -98,6 +108,7 @@ class DaliExecutor:
         pipeline = _pipeline(
             self.images.encoded,
             self._sizes,
+            self._paired,
             gpu is not None,
             batch_size=self._max_batch,
             num_threads=self._threads,
@@ -117,9 +128,14 @@ class DaliExecutor:
 
 
 @pipeline_def
-def _pipeline(encoded: bool, sizes: tuple[int, ...], on_gpu: bool) -> tuple[Any, ...]:
+def _pipeline(encoded: bool, sizes: tuple[int, ...], paired: bool, on_gpu: bool) -> tuple[Any, ...]:
     """Each view is (S, S, 3) uint8. DALI draws nothing: all of its numbers are fed."""
-    images = fn.external_source(name="images", dtype=types.DALIDataType.UINT8, ndim=1 if encoded else 3)
+    images = [_images(number, encoded, on_gpu) for number in range(len(sizes) if paired else 1)]
+    return tuple(_view(images[number if paired else 0], number, size) for number, size in enumerate(sizes))
+
+
+def _images(number: int, encoded: bool, on_gpu: bool) -> Any:
+    images = fn.external_source(name=f"images{number}", dtype=types.DALIDataType.UINT8, ndim=1 if encoded else 3)
     if encoded:
         images = fn.decoders.image(
             images,
@@ -130,7 +146,7 @@ def _pipeline(encoded: bool, sizes: tuple[int, ...], on_gpu: bool) -> tuple[Any,
         )
     elif on_gpu:
         images = images.gpu()
-    return tuple(_view(images, number, size) for number, size in enumerate(sizes))
+    return images
 
 
 def _view(images: Any, number: int, size: int) -> Any:

@@ -18,10 +18,12 @@ Backend = Literal["dali", "batched", "torchvision"]
 
 
 class ViewExecutor(Protocol):
-    """Decodes each image once and makes one view of it for each plan."""
+    """Decodes each image once and makes one view of it for each plan; of pairs, each view is of another image."""
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         """Views of the images at `indices` (N,): for each plan an (N, S, S, 3) uint8 RGB tensor on the device.
+
+        Of pairs, `indices` are (V, N): a row for each of the V plans.
 
         Raises:
             ValueError: a file cannot be read; names it.
@@ -42,6 +44,7 @@ def make_executor(
     max_batch: int,
     *,
     many_calls: bool = False,
+    paired: bool = False,
 ) -> ViewExecutor:
     """The executor that data.backend asks for.
 
@@ -52,6 +55,7 @@ def make_executor(
         device: where the views end up.
         max_batch: most images of a call.
         many_calls: all images will be asked for again and again, so that a copy on a GPU pays.
+        paired: the views are of different images.
 
     Raises:
         ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory.
@@ -67,7 +71,7 @@ def make_executor(
     if backend == "dali":
         from soda_fast.data.dali import DaliExecutor
 
-        return DaliExecutor(images, sizes, device, threads, max_batch)
+        return DaliExecutor(images, sizes, device, threads, max_batch, paired)
     # torchvision takes seconds to import, and a process that uses DALI does not need it.
     from soda_fast.data.reference import TorchvisionExecutor
 

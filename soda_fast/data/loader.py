@@ -15,6 +15,7 @@ from soda_fast.data.executor import default_threads, make_executor
 from soda_fast.data.finish import Finish, Statistics
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import local_positions, sample_indices
+from soda_fast.data.pairs import Pairs
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.transfer import to_device
 from soda_fast.data.unreadable import Readable, Replaced
@@ -64,7 +65,9 @@ class TrainLoader:
         check_view(data.target, "target")
         if not len(images):
             raise ValueError("data.root: the training split holds no images")
-        self._execute = make_executor(images, (data.source_size, data.target_size), data, device, rows, many_calls=True)
+        self._pairs = Pairs(images.labels) if data.pairs else None
+        sizes = (data.source_size, data.target_size)
+        self._execute = make_executor(images, sizes, data, device, rows, many_calls=True, paired=data.pairs)
         threads = data.threads or default_threads()
         self._finish = Finish(mean, std, data.source_noise, seed, device, threads)
 
@@ -99,15 +102,18 @@ class TrainLoader:
     def _batch(self, positions: NDArray[np.int64]) -> Batch:
         images, data, seed = self._images, self._data, self._seed
         indices = sample_indices(seed, positions, len(images))
+        chosen = indices if self._pairs is None else np.stack((indices, self._pairs.draw(seed, positions, indices)))
 
         def planned(heights: NDArray[np.int64], widths: NDArray[np.int64]) -> list[ViewPlan]:
+            # Of a pair the sizes of either image, else of the one that both views are of.
+            heights, widths = (np.broadcast_to(v, (2, len(positions))) for v in (heights, widths))
             return [
-                plan(data.source, seed, "source", positions, heights, widths),
-                plan(data.target, seed, "target", positions, heights, widths),
+                plan(data.source, seed, "source", positions, heights[0], widths[0]),
+                plan(data.target, seed, "target", positions, heights[1], widths[1]),
             ]
 
         place = to_device(positions, self._device)
-        source, target = self._readable.views(self._execute, indices, planned)
+        source, target = self._readable.views(self._execute, chosen, planned)
         source, target = self._finish(source, target, place)
         return Batch(
             source=source,

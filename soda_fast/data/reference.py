@@ -34,15 +34,18 @@ class TorchvisionExecutor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-views")
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """One (N, S, S, 3) uint8 tensor for each plan. Raises UnreadableImages naming all that cannot be decoded."""
-        views = [np.empty((len(indices), size, size, 3), np.uint8) for size in self.sizes]
+        """As ViewExecutor. Raises UnreadableImages naming all that cannot be decoded."""
+        views = [np.empty((indices.shape[-1], size, size, 3), np.uint8) for size in self.sizes]
 
         def make(row: int) -> None:
-            image = Image.fromarray(self.images.decode(int(indices[row])))
-            for view, size, plan in zip(views, self.sizes, plans, strict=True):
+            numbers = np.atleast_2d(indices)[:, row].tolist()
+            images = [Image.fromarray(self.images.decode(number)) for number in numbers]
+            if indices.ndim == 1:
+                images *= len(plans)
+            for view, image, size, plan in zip(views, images, self.sizes, plans, strict=True):
                 view[row] = np.asarray(execute(image, plan, row, size))
 
-        map_readable(self._pool, make, range(len(indices)))
+        map_readable(self._pool, make, range(indices.shape[-1]))
         return [torch.from_numpy(view).to(self.device, non_blocking=True) for view in views]
 
     def close(self) -> None:

@@ -83,14 +83,14 @@ class Readable:
 
         Args:
             execute: a backend.
-            indices: (N,) int64.
-            plan: from (heights, widths) of the N images to the plans of their views.
+            indices: (N,) int64; of pairs (V, N), a row for each view.
+            plan: from (heights, widths) of these images, of the same shape, to the plans of their views.
 
         Raises:
             ValueError: an image is unreadable and the policy is error, or its class has no readable image.
         """
         while True:
-            chosen = self._choose(indices)
+            chosen = self.shown(indices)
             try:
                 return execute(chosen, plan(self._images.heights[chosen], self._images.widths[chosen]))
             except UnreadableImages as error:
@@ -98,7 +98,8 @@ class Readable:
                     raise
                 self._causes |= {found.index: str(found) for found in error.found}
 
-    def _choose(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def shown(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The images themselves, or their stand-ins as far as is known: of the shape of `indices`."""
         for index in indices[self._images.heights[indices] == 0].tolist():
             if index not in self._causes:
                 self._causes[index] = str(why_unreadable(self._images, index))
@@ -106,8 +107,9 @@ class Readable:
             return indices
         if self._policy == "error":
             raise ValueError(next(iter(self._causes.values())))
-        bad = {index: self._stand_in(index) for index in set(indices.tolist()) & self._causes.keys()}
-        return np.array([bad.get(index, index) for index in indices.tolist()], np.int64)
+        flat = indices.ravel().tolist()
+        bad = {index: self._stand_in(index) for index in set(flat) & self._causes.keys()}
+        return np.array([bad.get(index, index) for index in flat], np.int64).reshape(indices.shape)
 
     def _stand_in(self, index: int) -> int:
         label = int(self._images.labels[index])
