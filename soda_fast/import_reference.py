@@ -16,8 +16,9 @@ from soda_fast.data.catalog import known_statistics
 from soda_fast.parallel import parallelize, start_processes
 from soda_fast.reference_names import state_from_reference
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
+from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.optimizer import build_optimizer
+from soda_fast.training.state import Progress, TrainState
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny": "tiny_imagenet"}
 _RESOLUTION = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}

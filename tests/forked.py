@@ -26,13 +26,21 @@ def train(tree: dict[str, Any], *options: str, limits: Mapping[int, int] | None 
     return _start(_command, tree, options, dict(limits or {}), {})
 
 
-def train_together(tree: dict[str, Any], world_size: int) -> list[ForkServerProcess]:
-    """The same in several processes, with torchrun's environment."""
+def train_together(
+    tree: dict[str, Any], world_size: int, limits: Mapping[int, Mapping[int, int]] | None = None
+) -> list[ForkServerProcess]:
+    """The same in several processes, with torchrun's environment. limits: of each process, by its rank."""
     port = free_port()
     everyone = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1"}
     everyone["MASTER_PORT"] = str(port)
     return [
-        _start(_command, tree, (), {}, {**everyone, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        _start(
+            _command,
+            tree,
+            (),
+            dict((limits or {}).get(rank, {})),
+            {**everyone, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
         for rank in range(world_size)
     ]
 

@@ -8,70 +8,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from soda_fast.checkpoint_reader import describe_failure, load_tensors
 from soda_fast.errors import TrainingError
-from soda_fast.parallel import Processes, reshard
+from soda_fast.parallel import Processes
 from soda_fast.training import checkpoint_files as files
+from soda_fast.training.state import Progress, TrainState
 
 FORMAT = 1
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class SaveError(TrainingError):
     """Checkpoints could not be written."""
 
 
-@dataclass(frozen=True)
-class TrainState:
-    """What training changes."""
-
-    model: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.AdamW
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by name; loading into them restores the state in place."""
-        reshard(self.model)
-        reshard(self.average)
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for moment in _MOMENTS:
-                tensors[f"optimizer.{moment}.{name}"] = self._moments(parameter)[moment]
-        return tensors
-
-    def set_steps(self, steps: int) -> None:
-        """Tell AdamW's bias correction how many steps it has made."""
-        for parameter in self.model.parameters():
-            self._moments(parameter)["step"].fill_(steps)
-
-    def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        """AdamW's state of one parameter, made here if no step has made it yet."""
-        state = self.optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state |= {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
-        return state
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    images_seen: images trained on. steps: steps made, which the moving average counts. skipped_steps: those of them
-    whose gradient was not finite; AdamW counts the others.
-    """
+@dataclass
+class _Pending:
+    """A checkpoint that has been begun. outcome: what went wrong, the same on all processes; None if nothing did."""
 
     images_seen: int
-    steps: int
-    skipped_steps: int = 0
+    outcome: "Future[str | None]"
+    told: bool = False
 
 
 class CheckpointStore:
@@ -79,7 +41,8 @@ class CheckpointStore:
 
     `save` copies the state to host memory and returns; files, checksums and the rename follow in the background, over a
     process group of its own. One checkpoint is written at a time: a save that finds another under way waits for it, and
-    says so. A failed one is a notice and leaves the earlier checkpoints alone.
+    says so. A failed one, whether in copying or in writing, is a notice and leaves the earlier checkpoints alone.
+    Processes agree on what has become of a checkpoint in the collectives alone; looking in between changes nothing.
 
     Args:
         root: the run's `checkpoints` folder.
@@ -104,7 +67,7 @@ class CheckpointStore:
         self.newest_images: int | None = None
         self._failures = 0
         self._notices: list[str] = []
-        self._pending: tuple[int, Future[str | None]] | None = None
+        self._pending: _Pending | None = None
         # Not the training's group: two threads' collectives on one group get into each other's way.
         self._group = processes.host_group()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -121,70 +84,92 @@ class CheckpointStore:
         Raises:
             SaveError: `max_failures` saves failed in a row.
         """
-        if self._pending is not None and not self._pending[1].done():
+        if self._pending is not None and not self._pending.outcome.done():
             self._notices.append(
-                f"the checkpoint of {self._pending[0]:,} images is still being written; training waits for it before "
-                "the next one (a longer train.save_every_images or a faster disk avoids this)"
+                f"the checkpoint of {self._pending.images_seen:,} images is still being written; training waits for it "
+                "before the next one (a longer train.save_every_images or a faster disk avoids this)"
             )
         self._finish(self.max_failures)
         self._start(progress, state)
 
     def save_and_wait(self, progress: Progress, state: TrainState) -> None:
-        """Save, and return when all of it is on disk.
+        """Save, and return when all of it is on disk; once more if a save of this very state has just failed.
 
         Raises:
             SaveError: it could not be written.
         """
-        if self._pending is None or self._pending[0] != progress.images_seen:
-            self._finish(self.max_failures)
-            self._start(progress, state)
+        self._finish(self.max_failures)
+        self._start(progress, state)
         self._finish(max_failures=1)
 
     def _start(self, progress: Progress, state: TrainState) -> None:
         if progress.images_seen == self.newest_images:
             return
-        temporary = files.temporary_path(self.root, progress.images_seen)
         if self.processes.is_main:
-            files.remove_folder(temporary)
+            files.remove_folder(files.temporary_path(self.root, progress.images_seen))
         manifest = {"format": FORMAT, "conv_layout": "OHWI", **asdict(progress)}
         manifest |= {"processes": self.processes.world_size, **self.description}
-        written = dcp.async_save(
-            state.tensors(), checkpoint_id=temporary, process_group=self._group, async_stager=self._stager
+        staged, problem = self._stage(state)
+        self._pending = _Pending(
+            progress.images_seen, self._thread.submit(self._write_and_publish, staged, problem, manifest)
         )
-        assert isinstance(written, Future), "staging is not asynchronous"
-        self._pending = progress.images_seen, self._thread.submit(self._publish, written, manifest)
+
+    def _stage(self, state: TrainState) -> tuple[dict[str, Any], str | None]:
+        """A copy of this process's part of the state in host memory, or what is wrong: memory may not suffice."""
+        try:
+            staged = self._stager.stage(dict(state.tensors()))
+        except (OSError, MemoryError, RuntimeError) as error:
+            return {}, f"process {self.processes.rank} could not copy the state: {describe_failure(error)}"
+        assert isinstance(staged, dict), "staging is not synchronous"
+        return staged, None
 
     def _finish(self, max_failures: int) -> None:
         """Wait until nothing is being written; raise a SaveError at the last allowed failure in a row."""
         if self._pending is None:
             return
-        images_seen, outcome = self._pending
-        self._pending = None
-        problem = outcome.result()
+        pending, self._pending = self._pending, None
+        problem = pending.outcome.result()
         if problem is None:
-            self.newest_images, self._failures = images_seen, 0
+            self.newest_images, self._failures = pending.images_seen, 0
             return
         self._failures += 1
-        text = f"the checkpoint of {images_seen:,} images could not be written ({problem})"
         if self._failures >= max_failures:
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
-            raise SaveError(f"{text}: saving failed{times}; {self._remedy()}, and start the same command again")
-        self._notices.append(f"{text}; training goes on, {self._remedy()}")
+            raise SaveError(
+                f"{_failed(pending.images_seen, problem)}: saving failed{times}; {self._remedy()}, and start the same "
+                "command again"
+            )
+        self._tell(pending, problem)
+
+    def _tell(self, pending: _Pending, problem: str) -> None:
+        if not pending.told:
+            pending.told = True
+            self._notices.append(f"{_failed(pending.images_seen, problem)}; training goes on, {self._remedy()}")
 
     def close(self) -> None:
         """Wait for what is being written, whatever becomes of it, and free the background's memory."""
         if self._pending is not None:
-            self._pending[1].exception()
+            self._pending.outcome.exception()
             self._pending = None
         self._thread.shutdown()
         self._stager.close()
 
     def take_notices(self) -> list[str]:
         """What has happened since the last call and a user should know; looks, and does not wait."""
-        if self._pending is not None and self._pending[1].done() and self._failures + 1 < self.max_failures:
-            self._finish(self.max_failures)
+        pending = self._pending
+        if pending is not None and pending.outcome.done() and self._failures + 1 < self.max_failures:
+            problem = pending.outcome.result()
+            if problem is not None:
+                self._tell(pending, problem)
         notices, self._notices = self._notices, []
         return notices
+
+    def last_good(self) -> int | None:
+        """images_seen of the newest checkpoint that is known to be whole, for a message: processes may differ in it."""
+        pending = self._pending
+        if pending is not None and pending.outcome.done() and pending.outcome.exception() is None:
+            return self.newest_images if pending.outcome.result() else pending.images_seen
+        return self.newest_images
 
     def load_latest(self, state: TrainState) -> Progress | None:
         """Restore `state` from the newest whole checkpoint, of any number of processes; says where it stood.
@@ -234,39 +219,51 @@ class CheckpointStore:
         last = f"the last good one is of {self.newest_images:,} images" if self.newest_images else "there is none yet"
         return f"{last}; free space or mend {self.root}"
 
-    def _publish(self, written: "Future[Any]", manifest: dict[str, Any]) -> str | None:
-        """In the background: checksums, manifest, rename, removal of old ones. What went wrong, on all processes."""
-        images_seen = manifest["images_seen"]
-        temporary = files.temporary_path(self.root, images_seen)
+    def _write_and_publish(self, staged: dict[str, Any], problem: str | None, manifest: dict[str, Any]) -> str | None:
+        """In the background: files, checksums, manifest, rename, removal of old ones. What went wrong, for everybody.
+
+        problem: why this process has nothing to write.
+        """
+        temporary = files.temporary_path(self.root, manifest["images_seen"])
         mine: list[dict[str, Any]] = []
-        problem: str | None = None
-        try:
-            written.result()
-            mine = [files.fingerprint(path) for path in sorted(temporary.glob(f"__{self.processes.rank}_*.distcp"))]
-        except (CheckpointException, OSError) as error:
-            problem = describe_failure(error)
-        everyone: list[Any] = [None] * self.processes.world_size
-        dist.all_gather_object(everyone, (mine, problem), group=self._group)
-        outcome = [next((text for _, text in everyone if text is not None), None)]
-        if self.processes.is_main:
-            entries = [entry for found, _ in everyone for entry in found]
-            outcome = [outcome[0] or self._commit(temporary, {**manifest, "files": entries})]
-        dist.broadcast_object_list(outcome, group=self._group)
-        if outcome[0] is not None and self.processes.is_main:
+        # Before anybody writes: those with something to write would wait for those without.
+        _, problem = self._agree(None, problem)
+        if problem is None:
+            try:
+                dcp.save(staged, checkpoint_id=temporary, process_group=self._group)
+                mine = [files.fingerprint(path) for path in sorted(temporary.glob(f"__{self.processes.rank}_*.distcp"))]
+            except (CheckpointException, OSError, MemoryError) as error:
+                problem = describe_failure(error)
+        everyone, problem = self._agree(mine, problem)
+        if self.processes.is_main and problem is None:
+            entries = [entry for found in everyone for entry in found]
+            problem = self._commit(temporary, {**manifest, "files": entries})
+        _, problem = self._agree(None, problem)
+        if problem is not None and self.processes.is_main:
             files.remove_folder(temporary)
-        return outcome[0]
+        return problem
+
+    def _agree(self, value: Any, problem: str | None) -> tuple[list[Any], str | None]:
+        """What each process gives, and the first problem of any."""
+        everyone: list[Any] = [None] * self.processes.world_size
+        dist.all_gather_object(everyone, (value, problem), group=self._group)
+        return [given for given, _ in everyone], next((text for _, text in everyone if text is not None), None)
 
     def _commit(self, temporary: Path, manifest: dict[str, Any]) -> str | None:
         try:
             manifest["files"] = [*manifest["files"], files.fingerprint(temporary / ".metadata")]
             files.publish(temporary, files.checkpoint_path(self.root, manifest["images_seen"]), manifest)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             return describe_failure(error)
         try:
             files.prune(self.root, self.keep, self.keep_every_images)
         except OSError as error:
             self._notices.append(f"an old checkpoint could not be removed ({describe_failure(error)})")
         return None
+
+
+def _failed(images_seen: int, problem: str) -> str:
+    return f"the checkpoint of {images_seen:,} images could not be written ({problem})"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

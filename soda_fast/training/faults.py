@@ -63,7 +63,7 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
         if not is_out_of_memory(exhausted):
             raise
         found = "where could not be found out, because memory did not suffice to look at single modules"
-    newest = trainer.checkpoints.newest_images
+    newest = trainer.checkpoints.last_good()
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
     step = images_seen // trainer.batch_images
     return TrainingError(

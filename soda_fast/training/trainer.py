@@ -27,7 +27,7 @@ from soda_fast.run_directory import RunDirectory
 from soda_fast.spans import span
 from soda_fast.training.accounting import Accounting
 from soda_fast.training.assembly import open_loader, spread_model
-from soda_fast.training.checkpoint import CheckpointStore, Progress, TrainState
+from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.clock import Clock
 from soda_fast.training.ema import WeightAverage
 from soda_fast.training.finite import BufferKeeper, FiniteGuard
@@ -39,6 +39,7 @@ from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.samples import Samples
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
+from soda_fast.training.state import Progress, TrainState
 
 
 class Trainer:

@@ -74,7 +74,7 @@ def weights_hash(run_dir: Path) -> str:
 
 
 def make_trainer(path: Path, processes: Processes, **train_keys: Any) -> Trainer:
-    """A trainer of twelve steps, to be stepped by hand."""
+    """A trainer of twelve steps unless train.images says otherwise, to be stepped by hand."""
     return trainer_of(tiny_tree(path, 12, **train_keys), processes)
 
 
