@@ -13,6 +13,7 @@ from soda_fast.config import Config, help_text, load_config, to_yaml
 from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here
 from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
+from soda_fast.synthesis.names import TASK_NAMES
 
 USAGE_ERROR = 2
 _DRY_RUN_OPTIONS = ("--processes", "--machine-processes", "--gpu-memory-gib")
@@ -124,7 +125,7 @@ def _sample(options: argparse.Namespace) -> None:
     run.load_config(options.overrides)
     from soda_fast.sample import sample
 
-    sample(run, options.kind, options.images, options.steps, options.guidance, options.seed, options.overrides)
+    sample(run, options.task, options.images, options.steps, options.guidance, options.seed, options.overrides)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -224,16 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directory or evaluation file")
     compare.set_defaults(verb=_compare)
 
-    sample = verbs.add_parser("sample", help="pictures from a run's model")
-    sample.add_argument("run", metavar="RUN", type=Path, help="run directory")
-    sample.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
-    sample.add_argument("--kind", choices=("reconstruct", "interpolate"), default="reconstruct")
-    sample.add_argument("--images", type=int, help="images in the picture (default: the run's sampling.images)")
-    sample.add_argument("--steps", type=int, help="DDIM steps (default: the run's sampling.steps)")
-    sample.add_argument("--guidance", type=float, help="guidance weight (default: the run's sampling.guidance)")
-    sample.add_argument("--seed", type=int, default=0, help="of the starting noise and of the choice of images")
-    sample.set_defaults(verb=_sample)
-
+    _add_sample(verbs)
     export = verbs.add_parser("export", help="write a run's networks as safetensors")
     export.add_argument("run", metavar="RUN", type=Path, help="run directory")
     export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
@@ -292,3 +284,22 @@ def _add_prepare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--check", action="store_true", help="decode every image, name all that cannot be, and write nothing"
     )
     prepare.set_defaults(verb=_prepare)
+
+
+def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sample = verbs.add_parser(
+        "sample",
+        help="pictures from a run's model",
+        description="Write RUN/samples/TASK-IMAGESSEEN.png, made with the averaged weights. On several processes: "
+        "torchrun --nproc-per-node=N -m soda_fast sample RUN; the picture is the same.",
+        epilog="tasks: images made\n" + "\n".join(f"  {name:14} {text}" for name, text in TASK_NAMES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sample.add_argument("run", metavar="RUN", type=Path, help="run directory")
+    sample.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
+    sample.add_argument("--task", metavar="TASK", choices=tuple(TASK_NAMES), default="reconstruct", help="see below")
+    sample.add_argument("--images", type=int, help="made images in a row (default: the run's sampling.images)")
+    sample.add_argument("--steps", type=int, help="steps of the solver (default: the run's sampling.steps)")
+    sample.add_argument("--guidance", type=float, help="guidance weight (default: the run's sampling.guidance)")
+    sample.add_argument("--seed", type=int, default=0, help="of the choice of images, their views, and the noise (0)")
+    sample.set_defaults(verb=_sample)

@@ -3,7 +3,7 @@
 config.yaml       the resolved configuration
 metrics.jsonl     one object a line
 tensorboard/      the same for TensorBoard, and pictures
-samples/*.png     source, target, reconstruction
+samples/*.png     source, target, reconstruction in training; and what `soda-fast sample` has made
 failures/         the step at which a training stopped; see failures.py
 memory/           what filled the memory when it did not suffice
 .lock             held by the training at work here; see run_lock.py

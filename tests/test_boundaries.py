@@ -41,6 +41,7 @@ MUST_NOT_IMPORT = {
     ],
     "soda_fast/evaluation": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "parallel")],
     "soda_fast/training": ["soda_fast.memory"],
+    "soda_fast/synthesis": [f"soda_fast.{room}" for room in ("prepare", "training", "cli")],
     "soda_fast/parallel": [f"soda_fast.{room}" for room in ("model", "diffusion", "data", "training", "evaluation")],
 }
 

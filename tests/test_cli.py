@@ -117,10 +117,30 @@ def test_mistakes_of_evaluate(
         assert word in error
 
 
-@pytest.mark.parametrize("kind", ["reconstruct", "interpolate"])
-def test_sample(run: Path, kind: str) -> None:
-    assert main(["sample", str(run), "--kind", kind, "--images", "3", "--steps", "2"]) == 0
-    assert (run / "samples" / f"{kind}-000000000024.png").exists()
+def test_sample(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "--images", "3", "--steps", "2"]) == 0
+    path = run / "samples" / "reconstruct-000000000024.png"
+    assert str(path) in capsys.readouterr().out
+    assert np.asarray(Image.open(path)).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "mix"], ["mix", "model.modulation is shared", "layerwise"]),
+        (["--task", "interpolate", "--images", "1"], ["--images must be at least 2"]),
+        (["--task", "traverse", "--images", "1"], ["--images must be at least 2"]),
+        (["--steps", "101"], ["sampling.steps is 101", "100 of diffusion.steps"]),
+        (["sampling.batch_images=0"], ["sampling.batch_images"]),
+    ],
+)
+def test_mistakes_of_sample(
+    run: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    for word in words:
+        assert word in error
 
 
 def test_api_on_a_run(run: Path) -> None:

@@ -5,7 +5,7 @@ from soda_fast.config.dump import to_yaml
 from soda_fast.config.help import help_text
 from soda_fast.config.loader import config_from_tree, load_config
 from soda_fast.config.model_schema import DecoderConfig, EncoderConfig, ModelConfig
-from soda_fast.config.modulation import modulation_of, section_count, section_drops
+from soda_fast.config.modulation import modulation_of, section_count, section_drops, trained_without_z
 from soda_fast.config.problems import ConfigError
 from soda_fast.config.rules import check, check_shard_processes, check_world_size
 from soda_fast.config.run_length import horizon_warning, run_length_images, warmup_images
@@ -31,5 +31,6 @@ __all__ = [
     "section_count",
     "section_drops",
     "to_yaml",
+    "trained_without_z",
     "warmup_images",
 ]

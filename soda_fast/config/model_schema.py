@@ -113,7 +113,9 @@ class SamplingConfig:
     every_images: NonNegative = 0
     """Interval in images of training. 0: only at the end."""
     images: Positive = 10
-    """Images in a grid."""
+    """Images in a row of a grid."""
+    batch_images: Positive = 128
+    """Images that a process makes at once for `soda-fast sample` and `evaluate`; memory grows with it."""
     steps: Positive = 100
     """Steps of the solver; at most diffusion.steps. 20 are enough for dpm-solver++."""
     guidance: NonNegativeFloat | NonNegativeList = 0.3

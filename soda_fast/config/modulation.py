@@ -51,19 +51,29 @@ def sections_contradiction(config: Config) -> Iterator[tuple[tuple[str, ...], st
             yield (key, "model.granularity"), text
 
 
+def trained_without_z(config: Config) -> bool:
+    """Whether the decoder meets samples of which it is told nothing."""
+    return bool(config.diffusion.drop_probability) or _trained_apart(config)
+
+
+def _trained_apart(config: Config) -> bool:
+    """Whether the decoder misses each section of z at times."""
+    drops = section_drops(config)
+    return bool(drops) and all(drops)
+
+
 def guidance_contradiction(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """Guidance away from predictions that the decoder never learns to make."""
-    guidance, drops = config.sampling.guidance, section_drops(config)
+    guidance = config.sampling.guidance
     weights = guidance if isinstance(guidance, tuple) else (guidance,)
-    trained_apart = bool(drops) and all(drops)
-    if len(set(weights)) > 1 and not trained_apart:
+    if len(set(weights)) > 1 and not _trained_apart(config):
         text = (
             f"sampling.guidance is {show(guidance)} but diffusion.section_drop_probability is "
             f"{show(config.diffusion.section_drop_probability)}: a decoder that never misses single sections of z "
             "cannot guide by them; give one number"
         )
         yield ("sampling.guidance", "diffusion.section_drop_probability"), text
-    elif any(weights) and not config.diffusion.drop_probability and not trained_apart:
+    elif any(weights) and not trained_without_z(config):
         text = (
             f"sampling.guidance is {show(guidance)} but diffusion.drop_probability is 0: a decoder that is "
             "never trained without z cannot guide; set sampling.guidance to 0"

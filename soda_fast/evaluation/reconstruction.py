@@ -14,7 +14,7 @@ from torch import Tensor
 from soda_fast.files import write_atomically
 
 _VISIBLE_SIDE = 64  # pixels; smaller images are enlarged to at least this
-_SEPARATOR = 2  # pixels between cells
+SEPARATOR = 2  # pixels between cells
 _SEPARATOR_GREY = 255
 
 
@@ -36,8 +36,8 @@ def image_grid(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
     _check_rows(rows)
     sizes = [(row.shape[2] * _enlargement(row), row.shape[3] * _enlargement(row)) for row in rows]
     cell_height, cell_width = max(h for h, _ in sizes), max(w for _, w in sizes)
-    step_y, step_x = cell_height + _SEPARATOR, cell_width + _SEPARATOR
-    grid = np.full((len(rows) * step_y - _SEPARATOR, len(rows[0]) * step_x - _SEPARATOR, 3), _SEPARATOR_GREY, np.uint8)
+    step_y, step_x = cell_height + SEPARATOR, cell_width + SEPARATOR
+    grid = np.full((len(rows) * step_y - SEPARATOR, len(rows[0]) * step_x - SEPARATOR, 3), _SEPARATOR_GREY, np.uint8)
     for i, row in enumerate(rows):
         factor = min(cell_height // row.shape[2], cell_width // row.shape[3])
         for j, image in enumerate(_to_bytes(row)):

@@ -1,0 +1,143 @@
+"""What pictures are made with: a model, images and their views, and noise that belongs to a sample's number."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from soda_fast import counter_rng
+from soda_fast.config import Config, trained_without_z
+from soda_fast.config.schema import ViewConfig
+from soda_fast.data import Dataset, ImageSet, iterate_views
+from soda_fast.data.dataset import RGB
+from soda_fast.diffusion.sampler import Denoise
+from soda_fast.model import SODA
+from soda_fast.parallel import Processes
+from soda_fast.sampling import sample_images, starting_noise, with_sampling
+from soda_fast.synthesis.making import make_together
+
+_AS_THEY_ARE: tuple[RGB, RGB] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """All random choices follow from config.run.seed: which images, their views, the noise.
+
+    model: in eval mode, on the processes' device, whole on each of them. config: resolved; its `sampling` section says
+    how images are made.
+    """
+
+    model: SODA
+    dataset: Dataset
+    config: Config
+    processes: Processes
+
+    @property
+    def images(self) -> ImageSet:
+        """Those of the test split; of the training split where there is none."""
+        return self.dataset.test or self.dataset.train
+
+    def choose(self, count: int, images: ImageSet | None = None) -> NDArray[np.int64]:
+        """Places of `count` images of a split (None: `images`), drawn without repeats; of all if there are fewer."""
+        size = len(self.images if images is None else images)
+        keys = counter_rng.uniform(self.config.run.seed, "sample/choice", torch.arange(size), 1)[:, 0]
+        return torch.argsort(keys, stable=True)[:count].numpy()
+
+    def sources(self, indices: NDArray[np.int64], view: ViewConfig | None = None) -> Tensor:
+        """(N, 3, S, S) normalised views for the encoder, without noise; view: None: the central square."""
+        size, statistics = self.config.data.source_size, (self.dataset.mean, self.dataset.std)
+        return next(self._views(self.images, [indices], size, statistics, view, "source"))
+
+    def targets(self, indices: NDArray[np.int64], view: ViewConfig | None = None) -> Tensor:
+        """(N, 3, T, T) views in [0, 1], as the decoder is to make them."""
+        size = self.config.data.target_size
+        return next(self._views(self.images, [indices], size, _AS_THEY_ARE, view, "target"))
+
+    def visible(self, sources: Tensor) -> Tensor:
+        """Normalised views as the images in [0, 1] that they were."""
+        mean, std = (
+            torch.tensor(v, device=sources.device)[:, None, None] for v in (self.dataset.mean, self.dataset.std)
+        )
+        return sources * std + mean
+
+    @torch.no_grad()
+    def encode(self, sources: Tensor) -> Tensor:
+        """z (N, D) of a few normalised views, on each process."""
+        return self.model.encode(sources)
+
+    def encode_many(self, images: ImageSet, indices: NDArray[np.int64], title: str) -> Tensor:
+        """z (N, D) of the central squares of many images, all processes together. A collective."""
+        size, statistics = self.config.data.source_size, (self.dataset.mean, self.dataset.std)
+
+        def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
+            for sources in self._views(images, [indices[rows.numpy()] for rows in batches], size, statistics):
+                yield self.encode(sources)
+
+        return self._together(work, len(indices), (self.config.model.encoder.z_dim,), title)
+
+    def make(self, z: Tensor, noise: Tensor, title: str) -> Tensor:
+        """Images (N, 3, T, T) from z (N, D), all processes together. A collective.
+
+        noise: (N,) int64, numbers of the starting noise: equal numbers start from the same.
+        """
+        return self._make(self.model.denoise, self.config, z, noise, title)
+
+    def make_without_z(self, noise: Tensor, title: str) -> Tensor:
+        """Images (N, 3, T, T) of a decoder that is told nothing. noise: as in `make`. A collective.
+
+        Raises:
+            ValueError: the decoder was never trained without z.
+        """
+        if not trained_without_z(self.config):
+            raise ValueError(
+                f"{title}: diffusion.drop_probability is 0, so the decoder was never trained without z; train a run "
+                "with diffusion.drop_probability=0.1"
+            )
+
+        def denoise(x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor) -> Tensor:
+            return self.model.denoise(x_t, t, z, torch.ones_like(drop_mask))
+
+        nothing = torch.zeros(len(noise), self.config.model.encoder.z_dim, device=self.processes.device)
+        # Guidance compares with and without z, which here are the same.
+        return self._make(denoise, with_sampling(self.config, {"guidance": 0.0}), nothing, noise, title)
+
+    def _make(self, denoise: Denoise, config: Config, z: Tensor, noise: Tensor, title: str) -> Tensor:
+        def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
+            for rows in batches:
+                numbers = noise[rows].to(z.device)
+                yield sample_images(denoise, config, z[rows.to(z.device)], starting_noise(config, numbers), numbers)
+
+        size = config.data.target_size
+        return self._together(work, len(z), (3, size, size), title)
+
+    def _together(
+        self, work: Callable[[Sequence[Tensor]], Iterable[Tensor]], count: int, shape: tuple[int, ...], title: str
+    ) -> Tensor:
+        return make_together(work, count, shape, self.config.sampling.batch_images, self.processes, title)
+
+    def _views(
+        self,
+        images: ImageSet,
+        batches: Sequence[NDArray[np.int64]],
+        size: int,
+        statistics: tuple[RGB, RGB],
+        view: ViewConfig | None = None,
+        stream: str = "",
+    ) -> Iterator[Tensor]:
+        mean, std = statistics
+        views = iterate_views(
+            images,
+            batches,
+            size=size,
+            mean=mean,
+            std=std,
+            data=self.config.data,
+            device=self.processes.device,
+            view=view,
+            seed=self.config.run.seed,
+            stream=stream,
+        )
+        return (some for some, _ in views)
