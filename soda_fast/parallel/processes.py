@@ -1,12 +1,13 @@
 """The processes of a run: started by torchrun, or just this one."""
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -61,17 +62,19 @@ class Processes:
         dist.all_reduce(value)
         return value / self.world_size
 
-    def on_main(self, action: Callable[[], None]) -> None:
-        """Let the main process act while the others wait; a ValueError there is raised on all. A collective."""
-        problem: list[ValueError | None] = [None]
+    def on_main(self, action: Callable[[], T]) -> T:
+        """What the main process's action returns, while the others wait; its error is raised on all. A collective."""
+        outcome: list[Any] = [None, None]
         if self.is_main:
             try:
-                action()
-            except ValueError as error:
-                problem = [error]
-        dist.broadcast_object_list(problem)
-        if problem[0] is not None:
-            raise problem[0]
+                outcome = [action(), None]
+            except BaseException as error:
+                dist.broadcast_object_list([None, _portable(error)])
+                raise
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return cast(T, outcome[0])
 
     def gather(self, value: T) -> list[T]:
         """What each process gives, by rank. A collective."""
@@ -143,6 +146,15 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
             raise lost from error
         raise
     dist.destroy_process_group()
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error, or what it says if it cannot travel to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return TrainingError(f"process 0: {type(error).__name__}: {error}")
+    return error
 
 
 _LOST_TEXT = (

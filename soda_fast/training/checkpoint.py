@@ -177,12 +177,8 @@ class CheckpointStore:
         Raises:
             ValueError: there are checkpoints, but none is whole, or it is of other images or another model.
         """
-        found: list[Any] = [None, []]
-        if self.processes.is_main:
-            found = list(files.latest(self.root))
         # One process looks: two that look at a changing disk may see different things.
-        dist.broadcast_object_list(found)
-        path, complaints = found
+        path, complaints = self.processes.on_main(lambda: files.latest(self.root))
         if path is None and complaints:
             raise ValueError(
                 f"{'; '.join(complaints)}. No checkpoint in {self.root} is whole: restore one, or move this folder "
@@ -192,13 +188,10 @@ class CheckpointStore:
         if path is not None:
             self._check_images(path)
         progress = None if path is None else load_checkpoint(path, state)
-        if self.processes.is_main:
-            # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
-            for damaged in [other for other in files.checkpoints(self.root) if path is None or other > path]:
-                files.set_aside(damaged)
-        if progress is None:
-            return None
-        self.newest_images = progress.images_seen
+        # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
+        self.processes.on_main(lambda: files.set_newer_aside(self.root, path))
+        if progress is not None:
+            self.newest_images = progress.images_seen
         return progress
 
     def _check_images(self, path: Path) -> None:

@@ -88,6 +88,13 @@ def set_aside(path: Path) -> None:
         path.rename(aside)
 
 
+def set_newer_aside(root: Path, path: Path | None) -> None:
+    """Set all checkpoints aside that are newer than `path`; None: all."""
+    for other in checkpoints(root):
+        if path is None or other > path:
+            set_aside(other)
+
+
 def prune(root: Path, keep: int, keep_every_images: int = 0) -> None:
     """Remove the checkpoints that `to_remove` names, and what interrupted saves left."""
     paths = {int(path.name.removeprefix("images-")): path for path in checkpoints(root)}

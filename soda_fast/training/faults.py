@@ -54,11 +54,11 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     except (SaveError, ValueError) as kept:
         problem = f" (it cannot be repeated later: {kept})"
     # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
-    problem = problem or _write(trainer, images_seen, [])
+    problem = problem or processes.on_main(lambda: _write(trainer, images_seen, []))
     try:
         findings = examine_step(trainer, images_seen)
         found = summarise(findings, processes.world_size)
-        problem = problem or _write(trainer, images_seen, findings)
+        problem = problem or processes.on_main(lambda: _write(trainer, images_seen, findings))
     except (MemoryError, RuntimeError) as exhausted:
         if not is_out_of_memory(exhausted):
             raise
@@ -76,11 +76,10 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
 
 def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
     """Keep what is known of the failure; returns what is wrong with that, for a message."""
-    if trainer.processes.is_main:
-        try:
-            failures.write(trainer.run.failures, trainer.config, images_seen, findings)
-        except OSError as error:
-            return f" (it cannot be repeated later: {error})"
+    try:
+        failures.write(trainer.run.failures, trainer.config, images_seen, findings)
+    except OSError as error:
+        return f" (it cannot be repeated later: {error})"
     return ""
 
 

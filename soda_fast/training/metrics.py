@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard, the terminal. Only the main process writes."""
+"""What a run reports: metrics.jsonl, TensorBoard, the terminal. The main process writes; all learn of its errors."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from soda_fast.files import write_atomically
+from soda_fast.parallel import Processes
 from soda_fast.training.accounting import COUNTED
 
 
@@ -45,13 +46,17 @@ def _mfu_text(values: dict[str, float]) -> str:
 class Metrics:
     """Writers of one run, as a context manager after `start`. On other processes than the main one, silent.
 
+    `start`, `log` and `write` are collectives: an error of the main process that is not tolerated is raised on all.
+
     Args:
         directory: the run's.
         total_images: where the run ends.
+        processes: of the run.
     """
 
-    def __init__(self, directory: Path, total_images: int, is_main: bool) -> None:
-        self.directory, self.total_images, self.is_main = directory, total_images, is_main
+    def __init__(self, directory: Path, total_images: int, processes: Processes) -> None:
+        self.directory, self.total_images, self._processes = directory, total_images, processes
+        self.is_main = processes.is_main
         self.logged_images = 0
         self._complained: set[str] = set()
 
@@ -62,11 +67,13 @@ class Metrics:
         self._bar = tqdm(
             total=self.total_images, initial=images_seen, unit="img", unit_scale=True, disable=not self._interactive
         )
-        if self.is_main:
-            forget_after(self.directory / "metrics.jsonl", images_seen)
-            self._lines = (self.directory / "metrics.jsonl").open("a", buffering=1)
-            threading.excepthook = _quiet_about_disks
-            self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"), purge_step=images_seen + 1)
+        self._processes.on_main(lambda: self._open(images_seen))
+
+    def _open(self, images_seen: int) -> None:
+        forget_after(self.directory / "metrics.jsonl", images_seen)
+        self._lines = (self.directory / "metrics.jsonl").open("a", buffering=1)
+        threading.excepthook = _quiet_about_disks
+        self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"), purge_step=images_seen + 1)
 
     def advance(self, images: int) -> None:
         """Move the progress bar, which shows images/s and the time left."""
@@ -89,13 +96,15 @@ class Metrics:
 
     def write(self, images_seen: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and a TensorBoard scalar for each value. A full disk is a warning, no more."""
-        if self.is_main:
-            with self.tolerating("metrics.jsonl"):
-                # What a full disk does not take stays in the file's buffer, and is written with a later line.
-                self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
-            with self.tolerating("tensorboard/"):
-                for name, value in values.items():
-                    self._tensorboard.add_scalar(name, value, images_seen)
+        self._processes.on_main(lambda: self._write(images_seen, values))
+
+    def _write(self, images_seen: int, values: dict[str, float]) -> None:
+        with self.tolerating("metrics.jsonl"):
+            # What a full disk does not take stays in the file's buffer, and is written with a later line.
+            self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+        with self.tolerating("tensorboard/"):
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, images_seen)
 
     @contextmanager
     def tolerating(self, what: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -44,9 +45,18 @@ class Profiler:
         run: the run's directory. `touch RUN/profile.request` asks for a capture, and so does SIGUSR2.
         processes: of the run.
         say: tells the user; called on every process.
+        tolerating: a context in which an error of the disk, in writing what is named, is a warning.
     """
 
-    def __init__(self, config: ProfileConfig, run: Path, processes: Processes, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: ProfileConfig,
+        run: Path,
+        processes: Processes,
+        say: Callable[[str], None],
+        tolerating: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._tolerating = tolerating
         self._folder, self._request = run / "profile", run / REQUEST
         self._processes, self._say = processes, say
         self._windows = [config.steps] if config.steps else []
@@ -68,7 +78,8 @@ class Profiler:
         if self._capture is None:
             self._slow_steps.begin()
         else:
-            self._capture.begin_step(step)
+            with self._tolerating("profile/"):
+                self._capture.begin_step(step)
 
     def end_step(self) -> None:
         """After it has been launched."""
@@ -118,6 +129,10 @@ class Profiler:
     def _finish(self) -> None:
         assert self._capture is not None, "nothing is being captured"
         capture, self._capture = self._capture, None
+        with self._tolerating("profile/"):
+            self._write(capture)
+
+    def _write(self, capture: "_Capture") -> None:
         summary = capture.finish()
         if summary is not None and self._processes.is_main:
             on_gpu = self._processes.device.type == "cuda"

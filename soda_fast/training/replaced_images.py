@@ -1,6 +1,7 @@
 """The list of unreadable images that others stood in for, in the run directory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from soda_fast.data import ImageSet
@@ -19,10 +20,19 @@ class ReplacedImages:
         images: the training set.
         limit: data.unreadable_limit.
         processes: those of the run.
+        tolerating: a context in which an error of the disk, in writing what is named, is a warning.
     """
 
-    def __init__(self, directory: Path, images: ImageSet, limit: float, processes: Processes) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        images: ImageSet,
+        limit: float,
+        processes: Processes,
+        tolerating: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
         self._path, self._images, self._limit, self._processes = directory / FILE, images, limit, processes
+        self._tolerating = tolerating
         self._lines: dict[int, str] = {}
         if self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines()[1:]:
@@ -42,13 +52,15 @@ class ReplacedImages:
         found = {index: line for part in self._processes.gather(lines) for index, line in part.items()}
         if found.keys() - self._lines.keys():
             self._lines |= found
-            if self._processes.is_main:
-                rows = [self._lines[index] for index in sorted(self._lines)]
-                write_atomically(
-                    self._path, "\n".join(["index\tby\tcause\tstand-in", *rows, ""]).encode("utf-8", "backslashreplace")
-                )
+            self._processes.on_main(self._write)
         check_share(len(self._lines), len(self._images), "train", self._limit)
         return len(self._lines)
+
+    def _write(self) -> None:
+        rows = [self._lines[index] for index in sorted(self._lines)]
+        text = "\n".join(["index\tby\tcause\tstand-in", *rows, ""])
+        with self._tolerating(FILE):
+            write_atomically(self._path, text.encode("utf-8", "backslashreplace"))
 
     def _line(self, item: Replaced) -> str:
         texts = (item.cause, self._images.describe(item.by))

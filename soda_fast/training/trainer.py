@@ -106,13 +106,15 @@ class Trainer:
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
         self.samples = Samples(config, dataset, processes)
         self.probes = Probes(config, dataset, processes)
-        self.replaced = ReplacedImages(run.path, dataset.train, config.data.unreadable_limit, processes)
         self.clock = Clock()
-        self.metrics = Metrics(run.path, self.total_images, processes.is_main)
+        self.metrics = Metrics(run.path, self.total_images, processes)
+        self.replaced = ReplacedImages(
+            run.path, dataset.train, config.data.unreadable_limit, processes, self.metrics.tolerating
+        )
         self.watchdog = Watchdog(processes, 60 * config.parallel.timeout_minutes)
         self.stop_vote = Vote(processes)
         self.accounting = Accounting(config, processes, self.bf16)
-        self.profiler = Profiler(config.profile, run.path, processes, self.metrics.say)
+        self.profiler = Profiler(config.profile, run.path, processes, self.metrics.say, self.metrics.tolerating)
 
     def train(self, stop: StopRequest) -> None:
         """Train to the end; from a finished run, do nothing.
@@ -278,10 +280,13 @@ class Trainer:
         self.watchdog.progress("pictures")
         self._check()
         picture = self.samples.grid(self.ema.model)
-        if self.processes.is_main:
+
+        def write() -> None:
             with self.metrics.tolerating("the picture"):
                 self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)
                 self.metrics.image(self.images_seen, "samples", picture)
+
+        self.processes.on_main(write)
 
     def _probe(self, probe: str) -> None:
         self.watchdog.progress(f"the {probe} probe")
@@ -332,8 +337,7 @@ class Trainer:
         # Only now: a configuration that the checkpoint does not fit must not take the place of the one it fits.
         self.processes.on_main(lambda: self.run.write_config(self.config))
         self.metrics.start(self.images_seen)
-        if self.processes.is_main:
-            self.accounting.resume(self.run.path / "metrics.jsonl")
+        self.processes.on_main(lambda: self.accounting.resume(self.run.path / "metrics.jsonl"))
 
     def _announce(self) -> None:
         self._tell()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from training.tiny import read_metrics, run_tiny, tiny_tree
 
+from soda_fast.parallel import start_processes
 from soda_fast.training.accounting import energy_counter, last_values, share_of_peak, spent
 from soda_fast.training.metrics import Metrics
 
@@ -40,10 +41,11 @@ def test_the_newest_values(tmp_path: Path) -> None:
 
 
 def test_the_log_line_says_what_mfu_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = Metrics(tmp_path, 100, is_main=True)
-    metrics.start(0)
-    with metrics:
-        metrics.log(10, {"loss": 1.0, "images_per_second": 10.0, "mfu": 0.412})
+    with start_processes("cpu") as processes:
+        metrics = Metrics(tmp_path, 100, processes)
+        metrics.start(0)
+        with metrics:
+            metrics.log(10, {"loss": 1.0, "images_per_second": 10.0, "mfu": 0.412})
     assert "MFU 41.2 % (convolutions, linear layers, attention)" in capsys.readouterr().out
     assert read_metrics(tmp_path)[0]["mfu"] == 0.412
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_a_run_that_ends_while_it_is_traced(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "profile" / "summary.json").read_text())["steps"] == 3
 
 
+def test_a_profile_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tiny_tree(tmp_path / "run", 4) | {"profile": {"steps": [1, 2]}}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "profile").write_text("in the way")
+    assert len(run_tiny(tree)) == 4
+    assert capsys.readouterr().out.count("warning: profile/ could not be written") == 1
+
+
 def go(profiler: Profiler, steps: range) -> None:
     for step in steps:
         profiler.begin_step(step)
@@ -88,7 +97,7 @@ def go(profiler: Profiler, steps: range) -> None:
 def test_a_file_asks_for_five_steps(alone: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soda_fast.training.profiler._LOOK_EVERY_S", 0)
     said: list[str] = []
-    profiler = Profiler(ProfileConfig(steps=(90, 95), slow_factor=0), tmp_path, alone, said.append)
+    profiler = Profiler(ProfileConfig(steps=(90, 95), slow_factor=0), tmp_path, alone, said.append, nullcontext)
     go(profiler, range(3))
     (tmp_path / "profile.request").touch()
     go(profiler, range(3, 10))
@@ -104,7 +113,7 @@ def test_slow_steps_are_looked_into_three_times(
     alone: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    profiler = Profiler(ProfileConfig(), tmp_path, alone, said.append)
+    profiler = Profiler(ProfileConfig(), tmp_path, alone, said.append, nullcontext)
     monkeypatch.setattr(SlowSteps, "end", lambda self: self.judge(0.4 if step % 20 == 15 else 0.1))
     for step in range(100):
         go(profiler, range(step, step + 1))
@@ -125,7 +134,7 @@ def test_what_is_a_slow_step() -> None:
 def profile_in_processes(path: Path) -> list[str]:
     said: list[str] = []
     with start_processes("cpu") as processes:
-        profiler = Profiler(ProfileConfig(slow_factor=0), path, processes, said.append)
+        profiler = Profiler(ProfileConfig(slow_factor=0), path, processes, said.append, nullcontext)
         for step in range(10):
             if step == 2 and processes.rank == 1:
                 os.kill(os.getpid(), signal.SIGUSR2)
@@ -154,7 +163,7 @@ def test_tracing_compiles_nothing_anew(alone: Processes, tmp_path: Path) -> None
     module = Doubling()
     compile_method(module, "forward")  # a graph break in the span would be an error
     module(torch.ones(2))
-    profiler = Profiler(ProfileConfig(steps=(1, 2), slow_factor=0), tmp_path, alone, lambda text: None)
+    profiler = Profiler(ProfileConfig(steps=(1, 2), slow_factor=0), tmp_path, alone, lambda text: None, nullcontext)
     with torch.compiler.set_stance("fail_on_recompile"):
         for step in range(4):
             profiler.begin_step(step)

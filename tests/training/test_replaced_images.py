@@ -49,6 +49,13 @@ def test_replaced_images_are_counted_and_listed(tmp_path: Path) -> None:
     assert rows[2].endswith("21.jpg")
 
 
+def test_a_list_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run" / ".unreadable.tsv.tmp").mkdir(parents=True)
+    metrics = run_tiny(tree(tmp_path / "run", images(tmp_path / "images", BAD), steps=4))
+    assert metrics[-1]["replaced_images"] == 3
+    assert capsys.readouterr().out.count("warning: unreadable.tsv could not be written (Is a directory)") == 1
+
+
 def test_the_stand_ins_are_what_is_trained_on(tmp_path: Path) -> None:
     """A set with stand-ins gives the losses of a set in which they lie in the bad ones' places."""
     bad = images(tmp_path / "bad", BAD)

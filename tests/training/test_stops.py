@@ -120,6 +120,14 @@ def test_a_process_that_dies_is_told_once(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+def test_what_the_main_process_cannot_open_ends_all(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    processes = forked.train_together(tree, 2)
+    assert [forked.ends_with(process, seconds=60) for process in processes] == [2, 2], forked.log(tree)
+    assert forked.log(tree) == f"soda-fast: {tmp_path / 'run' / 'metrics.jsonl'}: Is a directory\n"
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", 40, save_every_images=4 * BATCH)
