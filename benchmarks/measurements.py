@@ -27,6 +27,7 @@ def measurements(record: Record) -> dict[str, Measurement]:
         "kernels": _kernels,
         "ladder_32": _ladder,
         "ladder_64": _ladder,
+        "scaling": _scaling,
         "memory": _memory,
         "input_pipeline": _spread_rates,
         "evaluation": _evaluation,
@@ -75,6 +76,13 @@ def _ladder(result: dict[str, Any]) -> Iterator[Measurement]:
             yield Measurement(
                 row["name"], rate["median"], rate["lower_quartile"], rate["upper_quartile"], "images/s", True
             )
+
+
+def _scaling(result: dict[str, Any]) -> Iterator[Measurement]:
+    for row in result.get("measured", ()):
+        if "error" not in row:
+            step, name = row["step_s"], f"{row['processes']}/{row['process_images']}"
+            yield Measurement(name, step["median"], step["lower_quartile"], step["upper_quartile"], "s", False)
 
 
 def _memory(result: dict[str, Any]) -> Iterator[Measurement]:

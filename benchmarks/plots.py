@@ -7,7 +7,7 @@ from benchmarks.record import Record
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
-    """PNG files of what was measured: ladders, kernels. Without matplotlib, none."""
+    """PNG files of what was measured: ladders, kernels, scaling. Without matplotlib, none."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -21,6 +21,9 @@ def draw(record: Record, folder: Path) -> list[Path]:
     summaries = record.result("kernels").get("summary")
     if summaries:
         drawn.append(_draw_kernels(summaries, f"Fused normalisation{_small(record)}", _place(folder, "kernels")))
+    predicted = record.result("scaling").get("predicted")
+    if predicted:
+        drawn.append(draw_scaling(record.result("scaling"), _place(folder, "scaling")))
     return drawn
 
 
@@ -71,5 +74,29 @@ def _draw_kernels(summaries: list[dict[str, Any]], title: str, path: Path) -> Pa
     axes.legend(fontsize="small")
     axes.invert_yaxis()
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
+
+
+def draw_scaling(result: dict[str, Any], path: Path) -> Path:
+    """Predicted share of linear scaling over the number of GPUs. Needs matplotlib."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for kind, rows in result["predicted"].items():
+        counts = [row["processes"] for row in rows]
+        axes.plot(counts, [100 * row["share_of_linear"] for row in rows], marker="o", label=kind)
+    axes.axhline(95, color="#222222", linewidth=1, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(0, 105)
+    axes.set_xticks(counts := [row["processes"] for row in result["predicted"]["weak"]], [str(n) for n in counts])
+    axes.set_xlabel(f"{result['gpu']} GPUs, predicted (computation {result['computation']})")
+    axes.set_ylabel("percent of linear scaling")
+    axes.set_title(
+        f"{Path(result['config']).stem}, {result['strategy']}, batch {result['batch_images']}", fontsize="medium"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path

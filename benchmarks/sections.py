@@ -123,6 +123,41 @@ def kernels(record: Record) -> list[str]:
 _SUMMARY_KEYS = ("config", "batch", "layout")
 
 
+def scaling(record: Record) -> list[str]:
+    """More GPUs, measured and on paper."""
+    found = record.result("scaling")
+    lines: list[str] = []
+    if found.get("measured"):
+        head = ("processes", "images each", "step, ms", "quartiles", "predicted, ms")
+        lines += [*table(head, [_scaled(row) for row in found["measured"]]), ""]
+    if found.get("predicted"):
+        lines += [f"On paper: {found['gpu']}, computation {found['computation']}, {found['strategy']}.", ""]
+        head = ("scaling", "GPUs", "images each", "step, ms", "exposed, ms", "images/s", "of linear")
+        lines += table(head, (_on_paper(kind, row) for kind, rows in found["predicted"].items() for row in rows))
+    return ["### Scaling", "", *lines, ""] if lines else []
+
+
+def _scaled(row: dict[str, Any]) -> tuple[str, ...]:
+    head = (str(row["processes"]), str(row["process_images"]))
+    if "error" in row:
+        return (*head, row["error"], "", "")
+    step = {name: 1e3 * value for name, value in row["step_s"].items()}
+    predicted = f"{1e3 * row['predicted_step_s']:,.1f}" if "predicted_step_s" in row else ""
+    return (
+        *head,
+        f"{step['median']:,.1f}",
+        f"{step['lower_quartile']:,.1f} .. {step['upper_quartile']:,.1f}",
+        predicted,
+    )
+
+
+def _on_paper(kind: str, row: dict[str, Any]) -> tuple[str, ...]:
+    step_s = row["computation_s"] + row["exposed_s"]
+    times = (f"{1e3 * step_s:,.2f}", f"{1e3 * row['exposed_s']:,.2f}", f"{row['images_per_second']:,.0f}")
+    head = (kind, str(row["processes"]), f"{row['process_images']:,.6g}")
+    return (*head, *times, _percent(row["share_of_linear"]))
+
+
 def memory(record: Record) -> list[str]:
     """Predicted and measured."""
     found = record.result("memory")
@@ -185,6 +220,7 @@ SECTIONS: tuple[Callable[[Record], list[str]], ...] = (
     tests,
     ladders,
     kernels,
+    scaling,
     memory,
     rates,
     profile,

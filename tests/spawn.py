@@ -42,7 +42,7 @@ def _entry(
     leave(0)
 
 
-_ports = itertools.count()
+_ports = itertools.count(os.getpid())  # not where another test run on this machine began
 
 
 def free_port() -> int:

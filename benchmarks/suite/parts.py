@@ -56,6 +56,7 @@ def all_parts(options: Options) -> list[Part]:
         _kernels,
         _tests,
         _memory,
+        _scaling,
         _pipeline,
         _evaluation,
         _ladder_64,
@@ -142,6 +143,19 @@ def _memory(options: Options) -> Part:
         "Memory of a training step, predicted and measured",
         lambda answer: _module("benchmarks.memory", "--config", CIFAR10, *_overrides(options), "--json", str(answer)),
         120,
+    )
+
+
+def _scaling(options: Options) -> Part:
+    """On one GPU its computation, from two batches, and from that on paper what more of them would give."""
+    size = () if options.on_gpu else ("--steps", "4", "--warmup", "1", "--processes", "1", "2", "--gpu", "H200")
+    return Part(
+        "scaling",
+        "More GPUs: measured where there are some, and on paper",
+        lambda answer: _module(
+            "benchmarks.scaling", "--config", CIFAR10, *_overrides(options), *size, "--json", str(answer)
+        ),
+        150,
     )
 
 

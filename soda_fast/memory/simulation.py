@@ -42,8 +42,19 @@ class _SimulatedProcesses(Processes):
 def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
     """Memory of the first process, whose shards are the largest, in its second step.
 
-    The step runs on fake CPU tensors, with the precision, layout and compilation that `config.perf` names ("auto" is a
-    CPU's choice). The fused normalisation is there as on a GPU, through its shapes.
+    Raises:
+        ConfigError: `processes` do not fit the configuration.
+    """
+    with simulated_trainer(config, processes, machine_processes) as (trainer, parts):
+        return measure_step(trainer, parts)
+
+
+@contextmanager
+def simulated_trainer(config: Config, processes: int, machine_processes: int) -> Iterator[tuple[Trainer, list[Batch]]]:
+    """A trainer that has made one step, as the first of `processes`, and the batch of its next one.
+
+    It works on fake CPU tensors, with the precision, layout and compilation that `config.perf` names ("auto" is a CPU's
+    choice), and its collectives do nothing. The fused normalisation is there as on a GPU, through its shapes.
 
     Raises:
         ConfigError: `processes` do not fit the configuration.
@@ -60,7 +71,7 @@ def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
         # The first step makes the optimizer's state, and compiles.
         trainer.step(parts)
         trainer.images_seen += trainer.batch_images
-        return measure_step(trainer, parts)
+        yield trainer, parts
 
 
 def measure_step(trainer: Trainer, parts: list[Batch]) -> Usage:

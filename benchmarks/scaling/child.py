@@ -1,0 +1,116 @@
+"""One process of a measured step. Started by torchrun: -m benchmarks.scaling.child REQUEST.json ANSWER.json"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.ladder.images import synthetic_images, with_statistics
+from benchmarks.synthetic import synthetic_parts
+from soda_fast.__main__ import leave
+from soda_fast.config import load_config
+from soda_fast.parallel import Processes, start_processes
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.trainer import Trainer
+
+_SMALL_BYTES, _LARGE_BYTES = 1 << 10, 1 << 24
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. process_images: of each process in a step. steps: timed, after warmup_steps."""
+
+    config: str
+    overrides: list[str]
+    device: str
+    process_images: int
+    steps: int
+    warmup_steps: int
+
+
+def answer(request: Request, processes: Processes) -> dict[str, Any]:
+    """The step's time, the slowest process's, and what the links carry."""
+    config = load_config(request.config, request.overrides)
+    batch = request.process_images * processes.world_size
+    config = replace(config, train=replace(config.train, global_batch_images=batch))
+    dataset, _ = synthetic_images(config, 1000)
+    config = with_statistics(config, dataset)
+    wait = torch.cuda.synchronize if processes.device.type == "cuda" else _nothing
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
+        parts = synthetic_parts(config, processes.device, processes.world_size)
+
+        def step() -> None:
+            trainer.step(parts)
+            trainer.images_seen += trainer.batch_images
+
+        seconds = _timed(step, wait, request.steps, request.warmup_steps)
+    lower, median, upper = statistics.quantiles(seconds, n=4)
+    slowest = [max(values) for values in zip(*processes.gather([lower, median, upper]), strict=True)]
+    return {
+        "processes": processes.world_size,
+        "process_images": request.process_images,
+        "step_s": {"lower_quartile": slowest[0], "median": slowest[1], "upper_quartile": slowest[2]},
+        "links": measure_links(processes, wait) if processes.world_size > 1 else None,
+    }
+
+
+def measure_links(processes: Processes, wait: Callable[[], None]) -> dict[str, float]:
+    """A gather of little, whose time is the launch and the hops, and of much, for the bytes a second of a process."""
+
+    def gather(size: int) -> float:
+        whole = torch.zeros(size, device=processes.device)
+        shard = torch.zeros(size // processes.world_size, device=processes.device)
+        whole = whole[: len(shard) * processes.world_size]
+        return statistics.median(_timed(lambda: dist.all_gather_into_tensor(whole, shard), wait, 9, 3))
+
+    small, large = gather(_SMALL_BYTES // 4), gather(_LARGE_BYTES // 4)
+    n = processes.world_size
+    rate = (n - 1) / n * (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
+    slowest = processes.gather([small, rate])
+    return {"launch_s": max(one[0] for one in slowest), "bytes_s": min(one[1] for one in slowest)}
+
+
+def _timed(action: Callable[[], object], wait: Callable[[], None], times: int, warmup: int) -> list[float]:
+    seconds = []
+    for number in range(warmup + times):
+        dist.barrier()
+        wait()
+        begin = time.perf_counter()
+        action()
+        wait()
+        if number >= warmup:
+            seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def _nothing() -> None:
+    """A CPU has finished when a call returns."""
+
+
+def main() -> int:
+    """Read the request; the first process writes the answer."""
+    request = Request(**json.loads(Path(sys.argv[1]).read_text()))
+    with start_processes(request.device) as processes:
+        found = answer(request, processes)
+        if processes.is_main:
+            Path(sys.argv[2]).write_text(json.dumps(found))
+        processes.barrier()
+    return 0
+
+
+def as_json(request: Request) -> str:
+    """The request as `main` reads it."""
+    return json.dumps(asdict(request))
+
+
+if __name__ == "__main__":
+    leave(main())
