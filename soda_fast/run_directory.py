@@ -148,7 +148,9 @@ class RunDirectory:
 def find_changes(saved: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     """{key: (saved, wanted)} of the keys under which something else would have been learnt."""
     before, after = (dict(_leaves(asdict(config))) for config in (saved, wanted))
-    return {key: (before[key], after[key]) for key in after if after[key] != before[key] and not _is_free(key)}
+    # A mapping (evaluation.during) may hold other names than it did.
+    pairs = {key: (before.get(key), after.get(key)) for key in before | after}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new and not _is_free(key)}
 
 
 def _refusal(path: Path, changes: dict[str, tuple[Any, Any]]) -> str:

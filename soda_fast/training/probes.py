@@ -33,6 +33,10 @@ class Probes:
         self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
         self._prober = Prober(config, dataset, processes)
 
+    def prefix(self, probe: str) -> str:
+        """How the names of a probe's results begin in metrics.jsonl."""
+        return f"{_protocol(probe)}/"
+
     def run(self, probe: str, model: SODA) -> dict[str, float]:
         """{"knn-dino/z": top-1 in [0, 1], ..}: the headline for each kind of features. A collective."""
         provider = self._prober.provider(encode_features(model), self._fit, self._held_out)
@@ -40,7 +44,7 @@ class Probes:
         results = run_protocol(protocol, provider, self.num_classes, self.config.run.seed)
         reshard(model)
         return {
-            f"{protocol}/{name}": headline([result for result in results if result.features == name]).accuracy
+            f"{self.prefix(probe)}{name}": headline([result for result in results if result.features == name]).accuracy
             for name in dict.fromkeys(result.features for result in results)
         }
 

@@ -31,13 +31,12 @@ from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.clock import Clock
 from soda_fast.training.ema import WeightAverage
 from soda_fast.training.finite import BufferKeeper, FiniteGuard
+from soda_fast.training.inspections import Inspections
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.peak_memory import peak_memory
-from soda_fast.training.probes import Probes
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
-from soda_fast.training.samples import Samples
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
 from soda_fast.training.state import Progress, TrainState
 
@@ -104,10 +103,9 @@ class Trainer:
             accept_changes,
         )
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
-        self.samples = Samples(config, dataset, processes)
-        self.probes = Probes(config, dataset, processes)
         self.clock = Clock()
         self.metrics = Metrics(run.path, self.total_images, processes)
+        self.inspections = Inspections(config, dataset, processes, run, self.metrics)
         self.replaced = ReplacedImages(
             run.path, dataset.train, config.data.unreadable_limit, processes, self.metrics.tolerating
         )
@@ -126,6 +124,7 @@ class Trainer:
         self._resume()
         with self.metrics, self.watchdog:
             self._announce()
+            self._make_up()
             for parts in self._global_batches():
                 self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
@@ -138,11 +137,7 @@ class Trainer:
                     # First what must not be lost; it is written while the rest goes on.
                     if self._due(self.config.train.save_every_images):
                         self._save()
-                    if self._due(self.config.sampling.every_images):
-                        self._write_samples()
-                    for probe, every in self.probes.schedule.items():
-                        if self._due(every):
-                            self._probe(probe)
+                    self._inspect(self.inspections.due(self._due))
                 signal = self.stop_vote.ask(stop.received)
                 if signal:
                     self._stop(signal)
@@ -276,25 +271,16 @@ class Trainer:
         values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
-    def _write_samples(self) -> None:
-        self.watchdog.progress("pictures")
-        self._check()
-        picture = self.samples.grid(self.ema.model)
+    def _inspect(self, names: list[str]) -> None:
+        for name in names:
+            self.watchdog.progress(name)
+            self._check()
+            self.inspections.run(name, self.images_seen, self.ema.model)
 
-        def write() -> None:
-            with self.metrics.tolerating("the picture"):
-                self.samples.save(self.run.samples / f"{self.images_seen:012d}.png", picture)
-                self.metrics.image(self.images_seen, "samples", picture)
-
-        self.processes.on_main(write)
-
-    def _probe(self, probe: str) -> None:
-        self.watchdog.progress(f"the {probe} probe")
-        self._check()
-        accuracies = self.probes.run(probe, self.ema.model)
-        self.metrics.write(self.images_seen, accuracies)
-        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in accuracies.items())
-        self.metrics.say(f"{self.images_seen:,} images: {shown} (train images held out of the probe)")
+    def _make_up(self) -> None:
+        """A run killed after its last checkpoint was written, in what came after it: that is still due."""
+        if self.images_seen:
+            self._inspect(self.inspections.missing(self.images_seen, self.inspections.due(self._due)))
 
     def _progress(self) -> Progress:
         return Progress(self.images_seen, self.ema.steps, self.guard.skipped)
