@@ -1,16 +1,19 @@
 """From a configuration to the networks and the noise schedule."""
 
+from typing import TypeVar
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from soda_fast.config import Config, ConfigError, modulation_of
 from soda_fast.diffusion import NoiseSchedule
-from soda_fast.model import SODA, ResNetEncoder, UNet
+from soda_fast.model import SODA, ResNetEncoder, UNet, ray_channels, ray_features
 from soda_fast.model.initialisation import truncated_normal_, xavier_
 from soda_fast.model.layers import GroupNorm
 from soda_fast.parallel import copy_shards
 from soda_kernels import why_not_triton
 
+T = TypeVar("T")
 _TIME_SCALE = {"reference": 1.0, "scaled": 1000.0}
 
 
@@ -62,7 +65,7 @@ def _networks(config: Config) -> SODA:
 
 def _encoder(config: Config) -> ResNetEncoder:
     keys = config.model.encoder
-    encoder = ResNetEncoder(keys.arch, keys.stem, keys.z_dim, keys.widths, keys.depths)
+    encoder = ResNetEncoder(keys.arch, keys.stem, keys.z_dim, keys.widths, keys.depths, _ray_channels(config))
     if config.model.initialisation == "paper" and not encoder.fc.weight.is_meta:
         xavier_(encoder, config.run.seed, "encoder")
     return encoder
@@ -81,7 +84,33 @@ def _decoder(config: Config) -> UNet:
         resample=decoder.resample,
         modulation=modulation_of(config.model),
         rescale=decoder.rescale,
+        ray_channels=_ray_channels(config),
     )
+
+
+def _ray_channels(config: Config) -> int:
+    return 0 if config.model.pose == "none" else ray_channels(config.model.ray_frequencies)
+
+
+def view_rays(config: Config, camera: Tensor | None, size: int) -> Tensor | None:
+    """What the networks are told of a view's camera (N, 3, 4): (N, C, size, size); None under model.pose none.
+
+    Raises:
+        ValueError: model.pose is rays, and there are no cameras.
+    """
+    if config.model.pose == "none":
+        return None
+    return ray_features(require_cameras(config, camera), size, config.model.ray_frequencies)
+
+
+def require_cameras(config: Config, cameras: T | None) -> T:
+    """The cameras. Raises ValueError if there are none."""
+    if cameras is None:
+        raise ConfigError(
+            f"model.pose is rays, but data.root {config.data.root} has no poses.csv for data.dataset "
+            f"{config.data.dataset}; add it (its form: soda_fast/data/poses.py), or set model.pose=none"
+        )
+    return cameras
 
 
 def choose_kernels(model: nn.Module, backend: str, device: torch.device) -> None:

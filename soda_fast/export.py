@@ -6,7 +6,7 @@ config.json           versions, preprocessing, how torchvision's ResNet takes th
 
 The encoder's state loads strictly into torchvision.models.ARCH(num_classes=Z_DIM), with a 7x7 stem as it is. With a 3x3
 stem that model needs conv1 = Conv2d(3, 64, 3, stride=1, padding=1, bias=False) and maxpool = Identity() before. The
-`small` encoder is not one of torchvision's.
+`small` encoder is not one of torchvision's, nor is one that is told rays (`model.pose`).
 """
 
 import json
@@ -57,7 +57,7 @@ def export(model: SODA, config: Config, directory: Path) -> None:
 def _torchvision(config: Config) -> dict[str, Any] | None:
     """What to ask of torchvision for, and to change in it, so that it takes the encoder's state."""
     encoder = config.model.encoder
-    if encoder.arch == "small":
+    if encoder.arch == "small" or config.model.pose != "none":
         return None
     changes = {"conv1": "Conv2d(3, 64, 3, stride=1, padding=1, bias=False)", "maxpool": "Identity()"}
     return {"model": encoder.arch, "num_classes": encoder.z_dim, "replace": changes if encoder.stem == "3x3" else {}}

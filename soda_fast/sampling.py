@@ -10,10 +10,11 @@ from soda_fast import counter_rng
 from soda_fast.build import build_schedule
 from soda_fast.config import Config, config_from_tree
 from soda_fast.diffusion import ddim_sample, dpm_solver_sample
+from soda_fast.diffusion.sampler import Denoise
 
 
 def sample_images(
-    denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    denoise: Denoise,
     config: Config,
     z: Tensor,
     x_T: Tensor,
@@ -36,6 +37,19 @@ def sample_images(
         alphabar = schedule.sampling_alphabar()
         return ddim_sample(denoise, alphabar, *common, eta=sampling.eta, seed=config.run.seed, rows=rows)
     return dpm_solver_sample(denoise, schedule.training_alphabar(), *common)
+
+
+def denoise_under(denoise: Callable[..., Tensor], rays: Tensor | None) -> Denoise:
+    """SODA.denoise for images of known cameras, whose rays (N, C, T, T) belong to the N rows of z; None: not known.
+
+    Guidance denoises several copies of these rows at once, one after the other.
+    """
+
+    def denoise_rows(x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor) -> Tensor:
+        copies = None if rays is None else rays.repeat(len(x_t) // len(rays), 1, 1, 1)
+        return denoise(x_t, t, z, drop_mask, rays=copies)
+
+    return denoise_rows
 
 
 def starting_noise(config: Config, rows: Tensor, seed: int | None = None) -> Tensor:

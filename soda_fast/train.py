@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from soda_fast.build import require_cameras
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import listing_fingerprint
@@ -41,13 +42,15 @@ def train(config: Config, accept_changes: bool = False) -> None:
     with StopRequest() as stop:
         dataset = load_dataset(config.data)
         config = resolve(config, dataset)
+        if config.model.pose != "none":
+            require_cameras(config, dataset.train_cameras)
         run = RunDirectory(Path(config.run.dir))
         with (
             start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
             _claimed(run, config, accept_changes, processes) as warnings,
             out_of_memory_explained(config, processes, run.memory),
         ):
-            fingerprint = listing_fingerprint(dataset.train)
+            fingerprint = listing_fingerprint(dataset.train, dataset.train_cameras)
             processes.require_equal(fingerprint, "the training images", "every machine needs the same in data.root")
             trainer = Trainer(config, dataset, processes, run, accept_changes)
             for warning in warnings:

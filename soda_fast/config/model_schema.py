@@ -73,6 +73,12 @@ class ModelConfig:
     one stage of the way down and its mirror on the way up, the last one the middle (SODA, section 3.2)."""
     granularity: Literal["resolution", "block"] = "resolution"
     """What a stage is under layerwise: all blocks of a resolution, or each block."""
+    pose: Literal["none", "rays"] = "none"
+    """What the networks are told of the cameras. rays: origin and direction of each pixel's ray, in Fourier features,
+    are further channels of the inputs: the source's of the encoder's, the target's of the decoder's. Needs poses.csv
+    (soda_fast/data/poses.py) in data.root or in the store."""
+    ray_frequencies: Annotated[int, Field(ge=1, le=16, strict=True)] = 6
+    """Frequencies of these features (NeRF's encoding, arXiv 2003.08934); 12 channels each."""
     initialisation: Literal["reference", "paper"] = "reference"
     """Fresh weights. reference: torchvision's for the encoder, PyTorch's for the decoder. paper: Xavier for the
     encoder, truncated normal with deviation 1 / sqrt(inputs) for the decoder, biases 0."""

@@ -172,6 +172,19 @@ def _pairs(config: Config) -> Iterator[Contradiction]:
         yield ("data.pairs", "data.dataset"), text
 
 
+def _rays(config: Config) -> Iterator[Contradiction]:
+    """RandAugment moves pixels, and their rays would stay behind."""
+    if config.model.pose == "none":
+        return
+    for name, view in (("data.source", config.data.source), ("data.target", config.data.target)):
+        if view.randaugment_probability and view.randaugment_num_ops:
+            text = (
+                f"{name}.randaugment_probability is {view.randaugment_probability:g}, but under model.pose rays a "
+                "view's pixels must stay where the camera saw them; set it to 0"
+            )
+            yield (f"{name}.randaugment_probability", "model.pose"), text
+
+
 def _profile(config: Config) -> Iterator[Contradiction]:
     steps, factor = config.profile.steps, config.profile.slow_factor
     if steps is not None and steps[0] > steps[1]:
@@ -208,5 +221,6 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     guidance_contradiction,
     _views,
     _pairs,
+    _rays,
     _profile,
 )

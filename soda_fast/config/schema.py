@@ -97,6 +97,9 @@ class DataConfig:
     pairs: Switch = False
     """Source and target are two different images of one object, drawn anew in each epoch, in place of two views of one
     image. Class folders (or labels) must then be single objects: dataset folder or webdataset."""
+    camera_drop_probability: ProbabilityBelowOne = 0.1
+    """Probability that the camera of a source, and apart from that of a target, is withheld under model.pose rays, so
+    that the networks also work with images whose camera nobody knows, as probes and load_encoder have them."""
     mean: tuple[Probability, Probability, Probability] | None = None
     """Mean of the source view's channels, of values in [0, 1]. null: the data set's own."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None

@@ -13,7 +13,8 @@ class Batch:
 
     source: (N, 3, S, S) float32, normalised, with noise. target: (N, 3, T, T) float32 in [0, 1].
     position: (N,) int64, the samples' places in the run (images seen before them). index: (N,) int64, their places in
-    the data set. label: (N,) int64.
+    the data set. label: (N,) int64. source_camera, target_camera: (N, 3, 4) float32, of the views
+    (soda_fast/model/rays.py), zeros where withheld; None where the data set has no poses.
     """
 
     source: Tensor
@@ -21,3 +22,5 @@ class Batch:
     position: Tensor
     index: Tensor
     label: Tensor
+    source_camera: Tensor | None = None
+    target_camera: Tensor | None = None

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from soda_fast.data.image_set import ImageSet, UnreadableImage
 
@@ -21,14 +22,16 @@ def fingerprint(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def listing_fingerprint(images: ImageSet) -> str:
-    """SHA-256, as hexadecimal, of a split's labels and sizes in order; no image is read.
+def listing_fingerprint(images: ImageSet, cameras: NDArray[np.float64] | None = None) -> str:
+    """SHA-256, as hexadecimal, of a split's labels and sizes in order, and of its cameras; no image is read.
 
     Which sample comes at a position of a run follows from the number of images, and what it is from their order.
     """
     digest = hashlib.sha256()
     for numbers in (images.labels, images.heights, images.widths):
         digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
+    if cameras is not None:
+        digest.update(np.ascontiguousarray(cameras).tobytes())
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Order, plan, backend, finish: from positions of the run to batches on the device."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from soda_fast.data.pairs import Pairs
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.transfer import to_device
 from soda_fast.data.unreadable import Readable, Replaced
+from soda_fast.data.view_cameras import ViewCameras
 from soda_fast.data.views import ViewPlan, check_view, clean_plan, plan
 
 
@@ -39,6 +40,7 @@ class TrainLoader:
         parts: accumulation parts of a process's share.
         start_position: images seen before the first batch.
         device: where the batches lie.
+        cameras: (len(images), 3, 4), of the whole images; None: not known.
 
     Raises:
         ValueError: the global batch cannot be divided, a range is upside down, no images, or DALI is missing. `next`
@@ -59,6 +61,7 @@ class TrainLoader:
         parts: int,
         start_position: int,
         device: torch.device,
+        cameras: NDArray[np.float64] | None = None,
     ) -> None:
         rows = len(local_positions(start_position, global_batch, rank, world, 0, parts))
         check_view(data.source, "source")
@@ -80,7 +83,9 @@ class TrainLoader:
 
         self._readable = Readable(images, data.on_unreadable)
         self._images, self._data, self._seed, self._device = images, data, seed, device
-        self._prefetched = Prefetcher(batches, data.prefetch_batches, device, lambda batch: list(vars(batch).values()))
+        drop = data.camera_drop_probability
+        self._cameras = None if cameras is None else ViewCameras(cameras, images, seed, drop)
+        self._prefetched = Prefetcher(batches, data.prefetch_batches, device, _tensors)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -121,7 +126,28 @@ class TrainLoader:
             position=place,
             index=to_device(indices, self._device),
             label=to_device(images.labels[indices], self._device),
+            **self._view_cameras(chosen, planned, positions),
         )
+
+    def _view_cameras(
+        self,
+        chosen: NDArray[np.int64],
+        planned: Callable[[NDArray[np.int64], NDArray[np.int64]], list[ViewPlan]],
+        positions: NDArray[np.int64],
+    ) -> dict[str, Tensor]:
+        """The batch's cameras: of the images that its views do show."""
+        if self._cameras is None:
+            return {}
+        shown = np.broadcast_to(self._readable.shown(chosen), (2, len(positions)))
+        plans = planned(self._images.heights[shown], self._images.widths[shown])
+        return {
+            f"{stream}_camera": to_device(self._cameras(stream, positions, indices, plan), self._device)
+            for stream, indices, plan in zip(("source", "target"), shown, plans, strict=True)
+        }
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return [value for value in vars(batch).values() if value is not None]
 
 
 def iterate_views(

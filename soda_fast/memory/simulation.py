@@ -131,8 +131,10 @@ def _batches(config: Config, processes: int) -> list[Batch]:
 
     positions = torch.zeros(n, dtype=torch.int64)
     data = config.data
+    cameras = torch.empty(n, 3, 4)
     return [
-        Batch(images(data.source_size), images(data.target_size), positions, positions, positions) for _ in range(parts)
+        Batch(images(data.source_size), images(data.target_size), positions, positions, positions, cameras, cameras)
+        for _ in range(parts)
     ]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 from soda_fast.model.layers import Conv2d
+from soda_fast.model.rays import with_rays
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -26,6 +27,7 @@ class ResNetEncoder(nn.Module):
         stem: "3x3" (stride 1, no pooling) or "7x7" (stride 2, then max pooling with stride 2).
         z_dim: width of z.
         widths, depths: channels and blocks of each stage; used by "small" only.
+        ray_channels: of the camera's rays, beside the image's three.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ResNetEncoder(nn.Module):
         z_dim: int = 128,
         widths: Sequence[int] = (32, 64, 128),
         depths: Sequence[int] = (1, 1, 1),
+        ray_channels: int = 0,
     ) -> None:
         super().__init__()
         if arch == "small":
@@ -42,7 +45,8 @@ class ResNetEncoder(nn.Module):
         else:
             (block, depths), widths = ARCHITECTURES[arch], WIDTHS
         kernel, stride = (3, 1) if stem == "3x3" else (7, 2)
-        self.conv1 = nn.Conv2d(3, widths[0], kernel, stride, kernel // 2, bias=False)
+        self.ray_channels = ray_channels
+        self.conv1 = nn.Conv2d(3 + ray_channels, widths[0], kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.maxpool = nn.Identity() if stem == "3x3" else nn.MaxPool2d(3, 2, 1)
         channels = widths[0]
@@ -62,20 +66,23 @@ class ResNetEncoder(nn.Module):
         return [self.get_submodule(f"layer{number + 1}") for number in range(self.num_stages)]
 
     def stem(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) -> (N, C, S', S'): all before the residual stages."""
+        """(N, 3 + ray_channels, S, S) -> (N, C, S', S'): all before the residual stages."""
         return self.maxpool(F.relu(self.bn1(self.conv1(images))))
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (N, 3, S, S) -> z (N, z_dim), and the pooled features before the last layer (N, D)."""
-        x = self.stem(images)
+    def features(self, images: Tensor, rays: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, S, S) -> z (N, z_dim), and the pooled features before the last layer (N, D).
+
+        rays: (N, ray_channels, S, S), from `ray_features`; None: the camera is not known.
+        """
+        x = self.stem(with_rays(images, rays, self.ray_channels))
         for stage in self.stages:
             x = stage(x)
         pooled = x.mean(dim=(2, 3))
         return self.fc(pooled), pooled
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, S, S) -> z (N, z_dim)."""
-        return self.features(images)[0]
+    def forward(self, images: Tensor, rays: Tensor | None = None) -> Tensor:
+        """Normalised images (N, 3, S, S) -> z (N, z_dim). rays: as for `features`."""
+        return self.features(images, rays)[0]
 
 
 def _stage(

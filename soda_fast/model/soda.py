@@ -37,16 +37,22 @@ class SODA(nn.Module):
             *((block, "forward") for block in self.blocks),
         ]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, S, S) -> z (N, D)."""
-        return self.encoder(images)
+    def encode(self, images: Tensor, rays: Tensor | None = None) -> Tensor:
+        """Normalised images (N, 3, S, S) -> z (N, D). rays: see `ray_features`; None: the camera is not known."""
+        return self.encoder(images, rays)
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (N, 3, S, S) -> z (N, D), and the encoder's pooled features (N, F)."""
-        return self.encoder.features(images)
+    def features(self, images: Tensor, rays: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, S, S) -> z (N, D), and the encoder's pooled features (N, F). rays: as above."""
+        return self.encoder.features(images, rays)
 
     def denoise(
-        self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        z: Tensor,
+        drop_mask: Tensor,
+        dropout_seed: Tensor | None = None,
+        rays: Tensor | None = None,
     ) -> Tensor:
         """What the decoder was trained to predict of x_t: its noise; or x_0 or v, as `diffusion.prediction` says.
 
@@ -57,6 +63,7 @@ class SODA(nn.Module):
             drop_mask: (N,), 1 where the sample is denoised without z (its z becomes 0); or (N, S), 1 where it is
                 denoised without that of the S = decoder.sections.count sections of z (SODA's layer masking).
             dropout_seed: (N,) int64, one a sample, or 0-d; needed in training if the decoder has dropout.
+            rays: (N, C, T, T), of the target's camera (`ray_features`); None: it is not known.
 
         Returns:
             (N, 3, T, T).
@@ -64,22 +71,37 @@ class SODA(nn.Module):
         Raises:
             ValueError: drop_mask has columns, but not one for each section of z.
         """
-        return self._denoise(x_t, t, z, drop_mask, dropout_seed)
+        return self._denoise(x_t, t, z, drop_mask, dropout_seed, rays)
 
     def forward(
-        self, source: Tensor, x_t: Tensor, t: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None = None
+        self,
+        source: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        drop_mask: Tensor,
+        dropout_seed: Tensor | None = None,
+        source_rays: Tensor | None = None,
+        target_rays: Tensor | None = None,
     ) -> Tensor:
         """As `denoise`, told z of the source view. Shapes as in `encode` and `denoise`."""
         # Not through `encode` and `denoise`: to FSDP these are entries of their own, each with its hooks.
         with span("encoder"):
-            z = self.encoder(source)
+            z = self.encoder(source, source_rays)
         with span("decoder"):
-            return self._denoise(x_t, t, z, drop_mask, dropout_seed)
+            return self._denoise(x_t, t, z, drop_mask, dropout_seed, target_rays)
 
-    def _denoise(self, x_t: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor, dropout_seed: Tensor | None) -> Tensor:
+    def _denoise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        z: Tensor,
+        drop_mask: Tensor,
+        dropout_seed: Tensor | None,
+        rays: Tensor | None,
+    ) -> Tensor:
         time = t.float() * (self.time_scale / self.steps)
         z = z * self._kept(drop_mask, z)
-        return self.decoder(x_t, time, z, dropout_seed)
+        return self.decoder(x_t, time, z, dropout_seed, rays)
 
     def _kept(self, drop_mask: Tensor, z: Tensor) -> Tensor:
         """1 where an element of z is kept, else 0: (N, D), or (N, 1) for a mask of whole z."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from soda_fast.model.blocks import Middle, Resample, Stage
 from soda_fast.model.layers import Conv2d, GroupNorm
+from soda_fast.model.rays import with_rays
 from soda_fast.sections import assign_sections, section_bounds
 
 
@@ -46,6 +47,7 @@ class UNet(nn.Module):
         modulation: "shared": all of z steers every block; "resolution" or "block": a section of it, see
             `soda_fast.sections`.
         rescale: divide the sum of each block and its shortcut by sqrt(2).
+        ray_channels: of the camera's rays, beside the image's three.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class UNet(nn.Module):
         resample: str = "conv",
         modulation: str = "shared",
         rescale: bool = False,
+        ray_channels: int = 0,
     ) -> None:
         super().__init__()
         widths = [channels * multiplier for multiplier in multipliers]
@@ -72,7 +75,8 @@ class UNet(nn.Module):
             return 4 * channels, self.section_widths[section], dropout
 
         residual = resample == "residual"
-        self.conv_in = Conv2d(3, channels, 3, padding=1)
+        self.ray_channels = ray_channels
+        self.conv_in = Conv2d(3 + ray_channels, channels, 3, padding=1)
         self.time_emb = TimeEmbedding(channels)
 
         down = iter(self.sections.down)
@@ -107,15 +111,18 @@ class UNet(nn.Module):
         """The repeated parts, in the order in which they run."""
         return [*self.down, self.middle, *self.up]
 
-    def forward(self, x_t: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None, rays: Tensor | None = None
+    ) -> Tensor:
         """x_t (N, 3, T, T), time (N,) float32, z (N, z_dim) -> noise (N, 3, T, T).
 
-        dropout_seed: (N,) or 0-d int64; needed in training if dropout > 0.
+        dropout_seed: (N,) or 0-d int64; needed in training if dropout > 0. rays: (N, ray_channels, T, T), from
+        `ray_features`; None: the camera is not known.
         """
         embedded = self.time_emb(time)
         seeds = self._block_seeds(dropout_seed)
         parts = z.split(self.section_widths, dim=1)
-        x = self.conv_in(x_t)
+        x = self.conv_in(with_rays(x_t, rays, self.ray_channels))
         skips = [x]
         for block, section in zip(self.down, self.sections.down, strict=True):
             x = block(x, embedded, parts[section], next(seeds))

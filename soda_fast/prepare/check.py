@@ -10,8 +10,7 @@ from soda_fast.store.layout import Manifest, damage
 
 def changed_files(folder: Path) -> list[str]:
     """What is wrong with the files of a store, one sentence each."""
-    files = [file for split in Manifest.read(folder).splits.values() for file in split.files]
-    return [problem for file in files if (problem := damage(folder, file)) is not None]
+    return [problem for file in Manifest.read(folder).files if (problem := damage(folder, file)) is not None]
 
 
 def shard_entries(images: ShardImages) -> list[Entry]:

@@ -16,7 +16,7 @@ import numpy as np
 from soda_fast.files import sync_directory, write_atomically
 from soda_fast.store import workers
 from soda_fast.store.entries import Entry
-from soda_fast.store.layout import MANIFEST, ROW, FileRecord, Manifest, SplitRecord, damage, store_folder
+from soda_fast.store.layout import MANIFEST, POSES, ROW, FileRecord, Manifest, SplitRecord, damage, store_folder
 from soda_fast.store.shard import Shard, Task, finished, stored_bytes, write_shard
 
 SHARD_IMAGES = 5_000
@@ -26,11 +26,13 @@ _SPARE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Contents:
-    """What is to be stored. splits: {"train": entries, "test": entries}, without "test" where there is none."""
+    """What is to be stored. splits: {"train": entries, "test": entries}, without "test" where there is none. poses:
+    the text of poses.csv, whose files are the entries' names; None where they are not known."""
 
     dataset: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[Entry]]
+    poses: str | None = None
 
     @property
     def images(self) -> int:
@@ -130,7 +132,8 @@ def _fill(folder: Path, contents: Contents, processes: int | None) -> Manifest:
         split: _finish_split(folder, split, entries, [shards[task.file] for task in tasks if task.split == split])
         for split, entries in contents.splits.items()
     }
-    return Manifest(contents.dataset, contents.class_names, splits)
+    poses = None if contents.poses is None else _write(folder / POSES, contents.poses.encode())
+    return Manifest(contents.dataset, contents.class_names, splits, poses)
 
 
 def _finish_split(folder: Path, split: str, entries: Sequence[Entry], shards: list[Shard]) -> SplitRecord:
@@ -160,13 +163,15 @@ def _finished_manifest(folder: Path, contents: Contents) -> Manifest | None:
     images = {name: split.images for name, split in manifest.splits.items()}
     if images != {name: len(entries) for name, entries in contents.splits.items()}:
         return None
-    files = [file for split in manifest.splits.values() for file in split.files]
-    return None if any(damage(folder, file) for file in files) else manifest
+    poses = None if contents.poses is None else hashlib.sha256(contents.poses.encode()).hexdigest()
+    if poses != (manifest.poses and manifest.poses.sha256):
+        return None
+    return None if any(damage(folder, file) for file in manifest.files) else manifest
 
 
 def _leave_only(folder: Path, manifest: Manifest) -> None:
     """Remove what belongs to the making of a store or to an earlier plan."""
-    wanted = {MANIFEST, *(file.file for split in manifest.splits.values() for file in split.files)}
+    wanted = {MANIFEST, *(file.file for file in manifest.files)}
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

@@ -7,6 +7,7 @@ A store is a folder, NAME-store, renamed into place when whole:
     train.index.npy       a row of ROW for each image, in order; read by memory map
     train.names.txt       the images' original names, one JSON string a line
     test-00000.tar ...    the test split, if there is one
+    poses.csv             where the camera stood, if that is known (soda_fast/data/poses.py)
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import numpy as np
 
 FORMAT = 1
 MANIFEST = "store.json"
+POSES = "poses.csv"
 SPLITS = ("train", "test")
 ROW = np.dtype(
     [
@@ -65,6 +67,13 @@ class Manifest:
     dataset: str
     class_names: tuple[str, ...]
     splits: dict[str, SplitRecord]
+    poses: FileRecord | None = None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """All of the store but the manifest itself."""
+        found = [file for split in self.splits.values() for file in split.files]
+        return (*found, *((self.poses,) if self.poses else ()))
 
     def to_json(self) -> bytes:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
@@ -80,7 +89,8 @@ class Manifest:
                     f"{path}: is of format {tree['format']}, this version reads {FORMAT}; prepare it again"
                 )
             splits = {name: _split(split) for name, split in tree["splits"].items()}
-            return cls(tree["dataset"], tuple(tree["class_names"]), splits)
+            poses = FileRecord(**tree["poses"]) if tree.get("poses") else None
+            return cls(tree["dataset"], tuple(tree["class_names"]), splits, poses)
         except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: is no manifest of a store ({error}); prepare the data set again") from error
 

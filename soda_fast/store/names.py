@@ -17,6 +17,14 @@ def member_name(shard: Path, offset: int) -> str:
         return f"the image at byte {offset:,}"
 
 
+def all_names(names: Path) -> list[str]:
+    """The names that a split's images had before they were stored. Raises ValueError where that list is damaged."""
+    try:
+        return [str(json.loads(line)) for line in names.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{names}: cannot be read ({error}); prepare the data set again") from error
+
+
 def original_name(names: Path, number: int) -> str | None:
     """The name that image `number` of a store's split had before it was stored; None without that list."""
     try:

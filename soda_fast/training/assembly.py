@@ -41,4 +41,5 @@ def open_loader(config: Config, dataset: Dataset, processes: Processes, start_po
         parts=config.train.accumulate,
         start_position=start_position,
         device=processes.device,
+        cameras=dataset.train_cameras,
     )

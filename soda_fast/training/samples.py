@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soda_fast.build import view_rays
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.evaluation.reconstruction import image_grid, save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
-from soda_fast.sampling import sample_images, starting_noise
+from soda_fast.sampling import denoise_under, sample_images, starting_noise
 
 
 class Samples:
@@ -24,9 +25,11 @@ class Samples:
     def grid(self, model: SODA) -> np.ndarray:
         """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective."""
         batch = self._first_images()
-        z = model.encode(batch.source)
+        data = self.config.data
+        z = model.encode(batch.source, view_rays(self.config, batch.source_camera, data.source_size))
         x_T = starting_noise(self.config, torch.arange(len(z), device=z.device))
-        reconstructed = sample_images(model.denoise, self.config, z, x_T)
+        rays = view_rays(self.config, batch.target_camera, data.target_size)
+        reconstructed = sample_images(denoise_under(model.denoise, rays), self.config, z, x_T)
         reshard(model)
         return image_grid([self._visible(batch.source), batch.target, reconstructed])
 
@@ -55,6 +58,7 @@ class Samples:
                 parts=1,
                 start_position=0,
                 device=self.processes.device,
+                cameras=self.dataset.train_cameras,
             )
             self._batch = next(loader)
             loader.close()

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from soda_fast.build import build_schedule, initialise
+from soda_fast.build import build_schedule, initialise, view_rays
 from soda_fast.config import (
     Config,
     check_shard_processes,
@@ -92,7 +93,7 @@ class Trainer:
         self.guard = FiniteGuard(processes.device, config.train.max_skipped_steps)
         self.buffers = BufferKeeper(self.model)
         self.unlogged_skips = 0
-        images = {"count": len(dataset.train), "sha256": listing_fingerprint(dataset.train)}
+        images = {"count": len(dataset.train), "sha256": listing_fingerprint(dataset.train, dataset.train_cameras)}
         self.checkpoints = CheckpointStore(
             run.checkpoints,
             processes,
@@ -196,8 +197,13 @@ class Trainer:
                 diffusion.prediction, batch.target, noising.noise, self.alphabar[noising.t]
             ).contiguous(memory_format=self.memory_format)
         source = batch.source.contiguous(memory_format=self.memory_format)
+        predict = partial(
+            self.model,
+            source_rays=view_rays(self.config, batch.source_camera, self.config.data.source_size),
+            target_rays=view_rays(self.config, batch.target_camera, self.config.data.target_size),
+        )
         with span("loss"):
-            return denoising_loss(self.model, source, x_t, noising, expected, self.loss_weights)
+            return denoising_loss(predict, source, x_t, noising, expected, self.loss_weights)
 
     def _set_learning_rates(self) -> None:
         train = self.config.train

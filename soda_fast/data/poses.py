@@ -1,0 +1,119 @@
+"""Where the camera stood for each image: poses.csv in the data set's folder, or in a store.
+
+    file,position_x,position_y,position_z,direction_x,direction_y,direction_z,up_x,up_y,up_z,fov_degrees
+    train/duck/000.png,0,-1,0.3,0,1,-0.3,0,0,1,20
+
+file: relative to data.root. position: of the camera, in any unit in which positions lie within about -1..1. direction:
+where it looks; up: what is up in the picture; neither need be of length 1, nor be at right angles. fov_degrees: the
+angle that the image's height spans. Pixels are squares, and the camera looks through the middle of the image. Of a
+camera-to-world matrix, position is the fourth column; direction and up are the third and the second, one of them with
+the sign changed (OpenGL: direction; OpenCV: up).
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soda_fast.data.image_set import FileImages, ImageSet
+from soda_fast.data.shard_images import ShardImages
+from soda_fast.store.layout import POSES
+from soda_fast.store.names import all_names
+
+COLUMNS = (
+    "file",
+    *(f"{vector}_{axis}" for vector in ("position", "direction", "up") for axis in "xyz"),
+    "fov_degrees",
+)
+Floats = NDArray[np.float64]
+
+
+def find_cameras(images: ImageSet, root: Path) -> Floats | None:
+    """The cameras (N, 3, 4) of whole images (soda_fast/model/rays.py says what the columns are); None: no poses.csv.
+
+    Args:
+        images: of files, or of a store.
+        root: data.root.
+
+    Raises:
+        ValueError: poses.csv cannot be understood, or lacks an image.
+    """
+    if isinstance(images, FileImages):
+        path, names = root / POSES, [file.relative_to(root).as_posix() for file in images.paths]
+    elif isinstance(images, ShardImages) and images.names is not None:
+        path, names = images.names.with_name(POSES), all_names(images.names)
+    else:
+        return None
+    if not path.is_file():
+        return None
+    poses = read_poses(path)
+    missing = [name for name in names if name not in poses]
+    if missing:
+        more = f" ({len(missing) - 1:,} more)" if len(missing) > 1 else ""
+        raise ValueError(f"{path}: has no line for {missing[0]}{more}; add its pose, or remove the image")
+    return cameras_of(np.stack([poses[name] for name in names]), images.heights, images.widths)
+
+
+def read_poses(path: Path) -> dict[str, Floats]:
+    """{file: its ten numbers}.
+
+    Raises:
+        ValueError: other columns, a line without ten finite numbers, a file named twice, a direction or up that is zero
+            or parallel to the other, or an angle outside 0..180.
+    """
+    poses: dict[str, Floats] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = tuple(next(lines, ()))
+        if header != COLUMNS:
+            raise ValueError(f"{path}: its first line is {','.join(header)!r}, but must be {','.join(COLUMNS)!r}")
+        for line in lines:
+            numbers = _numbers(line)
+            problem = "is not a file and ten numbers" if numbers is None else _problem(numbers)
+            if line and line[0] in poses:
+                problem = "names a file that an earlier line has named"
+            if numbers is None or problem:
+                raise ValueError(f"{path}, line {lines.line_num}: {problem}; correct it")
+            poses[line[0]] = numbers
+    return poses
+
+
+def write_poses(rows: Sequence[tuple[str, Floats]]) -> str:
+    """The text of poses.csv. rows: file and its ten numbers."""
+    lines = [",".join((name, *(f"{number:.9g}" for number in numbers))) for name, numbers in rows]
+    return "\n".join((",".join(COLUMNS), *lines, ""))
+
+
+def _numbers(line: list[str]) -> Floats | None:
+    try:
+        numbers = np.array([float(text) for text in line[1:]])
+    except ValueError:
+        return None
+    return numbers if len(line) == len(COLUMNS) and np.isfinite(numbers).all() else None
+
+
+def _problem(numbers: Floats) -> str | None:
+    direction, up, angle = numbers[3:6], numbers[6:9], numbers[9]
+    lengths = np.linalg.norm(direction) * np.linalg.norm(up)
+    if not np.linalg.norm(np.cross(direction, up)) > 1e-6 * lengths:
+        return "has direction and up along one line, or one of them zero"
+    return None if 0 < angle < 180 else f"has an angle of {angle:g} degrees, which is not between 0 and 180"
+
+
+def cameras_of(poses: Floats, heights: NDArray[np.int64], widths: NDArray[np.int64]) -> Floats:
+    """Cameras (N, 3, 4) of whole images from their ten numbers (N, 10) and sizes (N,) in pixels."""
+    position, forward, up = poses[:, :3], _unit(poses[:, 3:6]), poses[:, 6:9]
+    right = _unit(np.cross(forward, up))
+    upright = np.cross(right, forward)
+    height = 2 * np.tan(poses[:, 9:] * (math.pi / 360))  # of the image at distance 1
+    # An unreadable image has no size, and is never shown.
+    across = right * height * (widths / np.maximum(heights, 1))[:, None]
+    down = -upright * height
+    return np.stack((across, down, forward - across / 2 - down / 2, position), axis=2)
+
+
+def _unit(vectors: Floats) -> Floats:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,91 @@
+"""Training with pairs and rays: on any number of processes, resumed, exported, predicted, used without a camera."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data.test_poses import posed_folder
+from spawn import run_in_processes
+from training.tiny import BATCH, losses, run_tiny, tiny_tree, weights_hash
+
+import soda_fast
+from soda_fast.config import config_from_tree, load_config
+from soda_fast.describe import describe
+from soda_fast.export import export
+from soda_fast.memory import predict_memory
+from soda_fast.pretrained import load_encoder
+
+
+def tree(root: Path, run: Path, steps: int = 4, pose: str = "rays") -> dict[str, Any]:
+    found = tiny_tree(run, steps)
+    still = {"crop_scale": [0.5, 1.0], "randaugment_probability": 0.0}
+    found["data"] |= {"dataset": "folder", "root": str(root), "pairs": True, "source": still, "target": still}
+    found["model"] |= {"pose": pose, "ray_frequencies": 2}
+    return found
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return posed_folder(tmp_path_factory.mktemp("posed"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    run_tiny(tree(root, path))
+    return path
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(root: Path, whole_run: Path, tmp_path: Path) -> None:
+    for steps in (2, 4):
+        run_tiny(tree(root, tmp_path / "parts", steps))
+    assert weights_hash(tmp_path / "parts") == weights_hash(whole_run)
+
+
+def train(tree: dict[str, Any]) -> None:
+    run_tiny(tree)
+
+
+def test_two_processes_learn_the_same(root: Path, whole_run: Path, tmp_path: Path) -> None:
+    run_in_processes(train, 2, tree(root, tmp_path / "two"))
+    expected = losses(whole_run)
+    assert losses(tmp_path / "two") == pytest.approx(expected, rel=1e-4)
+    assert len(expected) == 4
+
+
+def test_rays_change_what_is_learnt(root: Path, whole_run: Path, tmp_path: Path) -> None:
+    run_tiny(tree(root, tmp_path / "none", pose="none"))
+    assert losses(tmp_path / "none")[BATCH] != losses(whole_run)[BATCH]
+
+
+def test_exported_and_loaded_it_encodes_with_and_without_a_camera(whole_run: Path, tmp_path: Path) -> None:
+    model = soda_fast.load(whole_run)
+    export(model, model.config, tmp_path / "out")
+    images = torch.randn(2, 3, 8, 8)
+    encoder, _ = load_encoder(tmp_path / "out")
+    assert torch.equal(encoder(images), model.encode(images))
+    rays = torch.randn(2, 24, 8, 8)
+    assert not torch.equal(encoder(images, rays), encoder(images))
+    assert model.sample(model.encode(images), steps=2).shape == (2, 3, 8, 8)
+
+
+def test_memory_and_arithmetic_count_the_rays(root: Path, tmp_path: Path) -> None:
+    plans = [
+        predict_memory(config_from_tree(tree(root, tmp_path, pose=pose)), device="cpu") for pose in ("none", "rays")
+    ]
+    features = 2 * BATCH * 24 * 8 * 8 * 4  # of both views, in float32
+    assert plans[1].peak_bytes - plans[0].peak_bytes > features
+    texts = [describe(config_from_tree(tree(root, tmp_path, pose=pose))) for pose in ("none", "rays")]
+    assert texts[0] != texts[1]
+    assert "12 images" in texts[1]
+
+
+def test_poses_that_are_missing_are_told_at_once(whole_run: Path, root: Path, tmp_path: Path) -> None:
+    bare = posed_folder(tmp_path / "bare")
+    (bare / "poses.csv").unlink()
+    with pytest.raises(ValueError, match=r"model.pose is rays, but data.root .*bare has no poses.csv"):
+        run_tiny(tree(bare, tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"data.source.randaugment_probability is 0.65, but under model.pose rays"):
+        config_from_tree({"model": {"pose": "rays"}, "train": {"images": 1}})
+    assert load_config(whole_run / "config.yaml").model.pose == "rays"
