@@ -102,6 +102,7 @@ def reference_config(tree: Mapping[str, Any], name: str, run_path: Path) -> Conf
             "ema_beta": _number(tree, "ema", 0.9999, name),
         },
         "sampling": {
+            "solver": "ddim",
             # A decoder never trained without z cannot guide.
             "guidance": 0.3 if _number(diffusion, "drop_prob", 0.1, name) else 0.0,
             "steps": min(100, int(_number(diffusion, "n_T", 1000, name))),

@@ -70,6 +70,8 @@ def test_shipped_configuration(path: Path) -> None:
     for word in ["Command:", "Hardware:", "Time:", "Expected:", f"configs/{path.name}"]:
         assert word in header
     assert config.run.dir == f"runs/{path.stem}"
+    # Few steps that look like many: tests/diffusion/test_samplers.py.
+    assert (config.sampling.solver, config.sampling.steps) == ("dpm-solver++", 20)
     assert config_from_tree(yaml.safe_load(to_yaml(config))) == config
 
 
