@@ -45,11 +45,14 @@ def sample(
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
         model = model.eval().requires_grad_(False).to(processes.device)
         picture = TASKS[task](Studio(model, dataset, config, processes))
-        if processes.is_main:
-            path = run.samples / f"{task}-{images_seen:012d}.png"
+        path = run.samples / f"{task}-{images_seen:012d}.png"
+
+        def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_png(path, draw(picture, _title(task, config, images_seen)))
             print(f"wrote {path}")
+
+        processes.on_main(write)
 
 
 def _title(task: str, config: Config, images_seen: int) -> str:
