@@ -7,7 +7,7 @@ from soda_fast.config.problems import ConfigError, show
 from soda_fast.config.schema import Config, ViewConfig
 
 Contradiction = tuple[tuple[str, ...], str]
-OBJECT_DATASETS = ("folder", "webdataset")
+OBJECT_DATASETS = ("coil100", "folder", "webdataset")
 """Data sets whose labels may be single objects."""
 GROUPS = 32
 """Groups of the decoder's normalisations."""

@@ -81,7 +81,9 @@ class ViewConfig:
 class DataConfig:
     """Images, and the two views that the model sees of each."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "folder", "webdataset"] = "cifar10"
+    dataset: Literal[
+        "digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "coil100", "folder", "webdataset"
+    ] = "cifar10"
     """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/. `webdataset`: tar shards
     of images (.jpg, .jpeg, .png) with labels (.cls or .json), as train/*.tar or train-*.tar, and val or test alike."""
     root: str = "data"
@@ -96,7 +98,7 @@ class DataConfig:
     """Side of the square target view, which the decoder denoises, in pixels."""
     pairs: Switch = False
     """Source and target are two different images of one object, drawn anew in each epoch, in place of two views of one
-    image. Class folders (or labels) must then be single objects: dataset folder or webdataset."""
+    image. Class folders (or labels) must then be single objects: dataset coil100, folder or webdataset."""
     camera_drop_probability: ProbabilityBelowOne = 0.1
     """Probability that the camera of a source, and apart from that of a target, is withheld under model.pose rays, so
     that the networks also work with images whose camera nobody knows, as probes and load_encoder have them."""

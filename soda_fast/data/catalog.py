@@ -101,5 +101,10 @@ def _load_images(name: str, root: Path, resident_bytes: int) -> tuple[ImageSet, 
         return load_resident_cifar(name, root) if resident_bytes >= CIFAR_BYTES else load_cifar(name, root)
     if name == "webdataset":
         return load_webdataset(root)
+    if name == "coil100":
+        raise ValueError(
+            f"data.root {root}: holds no coil100-store; make it: soda-fast prepare coil100 --root {root} --source "
+            "ARCHIVE_OR_FOLDER"
+        )
     classes, train, test = list_tiny_imagenet(root) if name == "tiny_imagenet" else list_folder(root)
     return scan(*train), None if test is None else scan(*test), tuple(classes)

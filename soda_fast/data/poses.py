@@ -12,7 +12,7 @@ the sign changed (OpenGL: direction; OpenCV: up).
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +50,7 @@ def find_cameras(images: ImageSet, root: Path) -> Floats | None:
     if not path.is_file():
         return None
     poses = read_poses(path)
-    missing = [name for name in names if name not in poses]
-    if missing:
-        more = f" ({len(missing) - 1:,} more)" if len(missing) > 1 else ""
-        raise ValueError(f"{path}: has no line for {missing[0]}{more}; add its pose, or remove the image")
+    require_poses(path, names, poses)
     return cameras_of(np.stack([poses[name] for name in names]), images.heights, images.widths)
 
 
@@ -79,6 +76,14 @@ def read_poses(path: Path) -> dict[str, Floats]:
                 raise ValueError(f"{path}, line {lines.line_num}: {problem}; correct it")
             poses[line[0]] = numbers
     return poses
+
+
+def require_poses(path: Path, names: Sequence[str], poses: Mapping[str, Floats]) -> None:
+    """Raises ValueError if an image has no line."""
+    missing = [name for name in names if name not in poses]
+    if missing:
+        more = f" ({len(missing) - 1:,} more)" if len(missing) > 1 else ""
+        raise ValueError(f"{path}: has no line for {missing[0]}{more}; add its pose, or remove the image")
 
 
 def write_poses(rows: Sequence[tuple[str, Floats]]) -> str:

@@ -27,8 +27,8 @@ class Archive:
 
 @dataclass(frozen=True)
 class Official:
-    """A published data set. classes: how many. images: {split: images of each class, (fewest, most)}.
-    totals: {split: of all classes}."""
+    """A published data set. archives: those that can be verified. classes: how many. images: {split: images of each
+    class, (fewest, most)}. totals: {split: of all classes}."""
 
     archives: tuple[Archive, ...]
     classes: int
@@ -84,6 +84,12 @@ OFFICIAL = {
         images={"train": (732, 1_300), "test": (50, 50)},
         totals={"train": 1_281_167, "test": 50_000},
         page="https://image-net.org/download-images.php",
+    ),
+    "coil100": Official(
+        archives=(),  # no sums are published
+        classes=100,
+        images={"train": (54, 54), "test": (18, 18)},
+        page="https://www.cs.columbia.edu/CAVE/software/softlib/coil-100.php",
     ),
 }
 

@@ -112,6 +112,8 @@ def _download(dataset: str, root: Path, source: Path | None, url: str | None) ->
     official = OFFICIAL.get(dataset)
     if official is None:
         raise ValueError(f"{dataset}: there is nothing to download; give --source")
+    if not official.archives:
+        raise ValueError(f"{dataset}: cannot be verified; download it from {official.page} and give --source")
     if len(official.archives) > 1:
         raise ValueError(
             f"{dataset}: its archives need a login; download {', '.join(a.file for a in official.archives)} from "

@@ -3,21 +3,26 @@
 The order is that of training from the tree itself, so that a run may go on from the store.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from soda_fast.data.cifar import load_cifar
 from soda_fast.data.folder import Listing, list_folder
+from soda_fast.data.image_files import find_images
 from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.poses import read_poses, require_poses
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
 from soda_fast.prepare import imagenet
 from soda_fast.prepare.archives import Member, list_tar, list_zip
+from soda_fast.prepare.coil import coil_contents
 from soda_fast.prepare.member_trees import folder_members, tiny_imagenet_members
 from soda_fast.prepare.official import OFFICIAL, archive_of, check_counts, verify
 from soda_fast.prepare.unpack import uncompressed
 from soda_fast.store.build import Contents
 from soda_fast.store.entries import Entry, Pixels, file_entry
+from soda_fast.store.layout import POSES
 
 
 def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
@@ -49,6 +54,8 @@ def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
     if dataset in ("cifar10", "cifar100"):
         train, test, names = load_cifar(dataset, source)
         return Contents(dataset, names, {"train": _pixel_entries(train), "test": _pixel_entries(test)})
+    if dataset == "coil100":
+        return coil_contents(str(source), _all_entries(source, scratch))
     archive = _archive(dataset, source)
     if archive is not None:
         return _from_archive(dataset, archive, part, scratch)
@@ -59,7 +66,25 @@ def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
     splits = {"train": _file_entries(source, train_files)}
     if test_files is not None:
         splits["test"] = _file_entries(source, test_files)
-    return Contents(dataset, tuple(classes), splits)
+    return Contents(dataset, tuple(classes), splits, _poses(source, splits))
+
+
+def _poses(source: Path, splits: Mapping[str, Sequence[Entry]]) -> str | None:
+    """The text of a tree's poses.csv, checked; None if it has none."""
+    path = source / POSES
+    if not path.is_file():
+        return None
+    known = read_poses(path)
+    require_poses(path, [entry.name for entries in splits.values() for entry in entries], known)
+    return path.read_text(encoding="utf-8")
+
+
+def _all_entries(source: Path, scratch: Path) -> list[Entry]:
+    """The files of an archive or of a folder; their labels are not known yet."""
+    if source.is_file():
+        stamp = source.stat().st_mtime_ns
+        return [member.entry(0, stamp) for member in _members(source, scratch)]
+    return [file_entry(path.relative_to(source).as_posix(), 0, str(path)) for path in find_images(source)]
 
 
 def _archive(dataset: str, source: Path) -> Path | None:
@@ -79,6 +104,9 @@ def _from_archive(dataset: str, archive: Path, part: bool, scratch: Path) -> Con
     if dataset == "tiny_imagenet" and not part:
         verify(archive, archive_of(dataset, OFFICIAL[dataset].archives[0].file), scratch / "verified.json")
     members = _members(archive, scratch)
+    posed = next((member.name for member in members if member.name.rpartition("/")[2] == POSES), None)
+    if posed is not None:
+        raise ValueError(f"{archive}: holds {posed}, and poses are read from folders alone; unpack it, give the folder")
     pick = tiny_imagenet_members if dataset == "tiny_imagenet" else folder_members
     classes, splits = pick(archive, members)
     return Contents(dataset, tuple(classes), splits)

@@ -59,7 +59,7 @@ RULES = {
         ["guidance is [0.0, 0.0, 0.0, 0.0, 1.0]", "section_drop_probability is 0.0", "give one number"],
     ),
     "fresh noise": (["sampling.eta=0.5", "sampling.solver=dpm-solver++"], ["eta is 0.5", "use ddim"]),
-    "pairs of kinds": (["data.pairs=true"], ["data.pairs is true", "cifar10", "use folder or webdataset"]),
+    "pairs of kinds": (["data.pairs=true"], ["data.pairs is true", "cifar10", "use coil100 or folder or webdataset"]),
     "crop scale": (["data.source.crop_scale=[1,0.5]"], ["data.source.crop_scale is [1.0, 0.5]", "[0.5, 1.0]"]),
     "crop ratio": (["data.target.crop_ratio=[2,1]"], ["data.target.crop_ratio is [2.0, 1.0]"]),
 }
