@@ -12,8 +12,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; its text says why and what to do."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """Training stopped because it was asked to; the same command continues.
+
+    Like KeyboardInterrupt no `Exception`: what handles errors in a library on the way does not take it for one.
 
     exit_code: what the process should end with.
     """

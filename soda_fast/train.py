@@ -31,7 +31,7 @@ def train(config: Config, accept_changes: bool = False) -> None:
         ValueError: the data set, the run directory or the number of processes does not fit the configuration.
         TrainingError: the training diverged, memory did not suffice, or another process was lost.
         SaveError: checkpoints could not be written.
-        Stopped: by a signal; after SIGTERM, SIGUSR1 and Ctrl-C there is a checkpoint of the step that was reached.
+        Stopped: by SIGTERM, SIGUSR1 or Ctrl-C; there is a checkpoint of the step that was reached, if one was made.
     """
     if config.train.deterministic:
         # cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first product.

@@ -1,10 +1,11 @@
 """The processes of a run: started by torchrun, or just this one."""
 
+import json
 import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from soda_fast.errors import TrainingError, tell_here
+from soda_fast.errors import Stopped, TrainingError, tell_here
 from soda_fast.parallel.meeting import meet
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     Raises:
         ValueError: more processes on this machine than GPUs.
         TrainingError: another process was lost.
+        Stopped: another process was, by a signal.
     """
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -135,13 +137,15 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     try:
         yield Processes(rank, world_size, local_rank, local_world_size, device, store)
     except BaseException as error:
+        if isinstance(error, Stopped):
+            _leave_word(store, error)
         here = _first_to_fail(store, rank, world_size)
         tell_here(error, here)
         # Of several processes none takes the group apart: that would wait for the others, which may never come.
         if world_size == 1:
             dist.destroy_process_group()
         elif _is_loss(error):
-            lost = TrainingError(_LOST_TEXT)
+            lost = _word_left(store) or TrainingError(_LOST_TEXT)
             tell_here(lost, here)
             raise lost from error
         raise
@@ -168,6 +172,19 @@ def _is_loss(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
     )
+
+
+def _leave_word(store: dist.Store, error: Stopped) -> None:
+    """Let those who will miss this process know that it was told to stop."""
+    with suppress(dist.DistError):  # the store is gone, and the others with it
+        store.set("stopped", json.dumps([str(error), error.exit_code]))
+
+
+def _word_left(store: dist.Store) -> Stopped | None:
+    try:
+        return Stopped(*json.loads(store.get("stopped"))) if store.check(["stopped"]) else None
+    except dist.DistError:
+        return None
 
 
 def _first_to_fail(store: dist.Store, rank: int, world_size: int) -> bool:

@@ -119,7 +119,7 @@ class Trainer:
         """Train to the end; from a finished run, do nothing.
 
         Raises:
-            Stopped: `stop` was requested on some process; there is a checkpoint of this very step.
+            Stopped: `stop` was requested on some process; there is a checkpoint of this very step, if one was made.
             NonFiniteError, SaveError: as they say.
         """
         self._resume()
@@ -129,6 +129,7 @@ class Trainer:
             for parts in self._global_batches():
                 self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
+                stop.defer()
                 self.profiler.end_step()
                 self.images_seen += self.batch_images
                 self.metrics.advance(self.batch_images)

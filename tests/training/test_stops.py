@@ -1,15 +1,18 @@
 """Trainings that are told to stop, meet another at work, or lose or wait for a process."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
+from PIL import Image
 from training.tiny import BATCH, losses, read_metrics, tiny_tree, weights_hash
 
 from soda_fast.training.checkpoint_files import checkpoints
@@ -44,15 +47,74 @@ def test_a_signal_ends_in_a_checkpoint(tmp_path: Path, number: int, code: int) -
     assert_continues(tree, tmp_path)
 
 
-def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
+def wait_until(condition: Callable[[], bool], process: Any, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive()
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step(tmp_path: Path, number: int) -> None:
     tree = tiny_tree(tmp_path / "run", LONG)
     process = forked.train(tree)
-    while not (tmp_path / "run" / ".lock").exists():
-        assert process.is_alive()
-        time.sleep(0.001)
+    wait_until((tmp_path / "run" / ".lock").exists, process)
+    os.kill(process.pid, number)  # type: ignore[arg-type]
+    assert_stopped_before_the_first_step(tree, [process], number)
+    tree["train"]["images"] = 2 * BATCH
+    assert forked.ends_with(forked.train(tree)) == 0
+
+
+def assert_stopped_before_the_first_step(tree: dict[str, Any], processes: list[Any], number: int) -> None:
+    code = 130 if number == signal.SIGINT else 75
+    assert [forked.ends_with(process, seconds=30) for process in processes] == [code] * len(processes), forked.log(tree)
+    told = forked.log(tree)
+    assert told.count("soda-fast:") == 1
+    assert f"stopped by {signal.Signals(number).name} before the first step" in told
+    assert "Traceback" not in told
+    run = Path(tree["run"]["dir"])
+    assert not (run / "metrics.jsonl").exists() or read_metrics(run) == []
+    assert checkpoints(run / "checkpoints") == []
+
+
+def waits_for_a_lock(process: int | None) -> bool:
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any("->" in words and str(process) in words for words in lines)
+
+
+def test_a_signal_while_the_data_opens(tmp_path: Path) -> None:
+    """Another process is decoding them, and this one waits for it."""
+    images = tmp_path / "images" / "train" / "a"
+    images.mkdir(parents=True)
+    for grey in range(3):
+        Image.new("RGB", (8, 8), (grey, 2 * grey, 9 * grey)).save(images / f"{grey}.png")
+    tree = tiny_tree(tmp_path / "run", LONG)
+    tree["data"] |= {"dataset": "folder", "root": str(tmp_path / "images")}
+    lock = (tmp_path / "images" / ".soda-fast-folder-train-pixels.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    process = forked.train(tree)
+    wait_until(lambda: waits_for_a_lock(process.pid), process)
     os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
-    assert forked.ends_with(process, seconds=20) == 75
-    assert_continues(tree, tmp_path)
+    assert_stopped_before_the_first_step(tree, [process], signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_model_compiles(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG) | {"perf": {"compile": True}}
+    process = forked.train(tree)
+    wait_until(lambda: f"training {tmp_path / 'run'}" in forked.log(tree), process)
+    time.sleep(2)
+    os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
+    assert_stopped_before_the_first_step(tree, [process], signal.SIGTERM)
+
+
+def test_a_signal_at_one_process_before_the_first_step_stops_all(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    processes = forked.train_together(tree, 2)
+    wait_until((tmp_path / "run" / ".lock").exists, processes[1])
+    os.kill(processes[1].pid, signal.SIGTERM)  # type: ignore[arg-type]
+    assert_stopped_before_the_first_step(tree, processes, signal.SIGTERM)
 
 
 def test_a_signal_at_one_of_several_processes_stops_all(tmp_path: Path) -> None:
