@@ -160,8 +160,9 @@ class TrainConfig:
     should be shorter than the run."""
     log_every_images: Positive = 25_600
     """Interval of a line in metrics.jsonl and of TensorBoard scalars, in images."""
-    save_every_images: NonNegative = 0
-    """Interval of checkpoints, in images. 0: only at the end."""
+    save_every_images: Literal["auto"] | NonNegative = "auto"
+    """Interval of checkpoints, in images. auto: about ten minutes, by the main process's clock. 0: none before the end.
+    The end of the run, and a signal that stops it, are saved in any case."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints stay on disk."""
     keep_every_images: NonNegative = 0

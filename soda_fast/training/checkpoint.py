@@ -84,10 +84,11 @@ class CheckpointStore:
         Raises:
             SaveError: `max_failures` saves failed in a row.
         """
-        if self._pending is not None and not self._pending.outcome.done():
+        if self.is_writing:
+            assert self._pending is not None
             self._notices.append(
                 f"the checkpoint of {self._pending.images_seen:,} images is still being written; training waits for it "
-                "before the next one (a longer train.save_every_images or a faster disk avoids this)"
+                "before the next one (train.save_every_images=auto, a longer interval or a faster disk avoids this)"
             )
         self._finish(self.max_failures)
         self._start(progress, state)
@@ -153,6 +154,11 @@ class CheckpointStore:
             self._pending = None
         self._thread.shutdown()
         self._stager.close()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written; processes may differ in it."""
+        return self._pending is not None and not self._pending.outcome.done()
 
     def take_notices(self) -> list[str]:
         """What has happened since the last call and a user should know; looks, and does not wait."""

@@ -1,4 +1,4 @@
-"""Where the time goes: training, waiting for data, and pauses that are not training."""
+"""Where the time goes: training, waiting for data, and pauses that are not training; and when it is time to save."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,3 +41,22 @@ class Clock:
         pace = Pace(images / seconds, self._waited / seconds)
         self._start, self._waited, self._paused = self._now(), 0.0, 0.0
         return pace
+
+
+class SaveTimer:
+    """When a checkpoint is due by the clock on the wall.
+
+    interval_s: None: never.
+    """
+
+    def __init__(self, interval_s: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s, self._now = interval_s, now
+        self.restart()
+
+    def restart(self) -> None:
+        """A checkpoint has been begun."""
+        self._start = self._now()
+
+    def is_due(self) -> bool:
+        """Whether the interval has passed since then."""
+        return self._interval_s is not None and self._now() - self._start >= self._interval_s

@@ -70,7 +70,8 @@ class Profiler:
 
     def begin_step(self, step: int) -> None:
         """Before step `step` of the run, counted from 0, waits for its images. A collective."""
-        self._wanted = max(self._wanted, self._vote.ask(self._listen()))
+        (wanted,) = self._vote.ask(self._listen())
+        self._wanted = max(self._wanted, wanted)
         if self._capture is not None and step > self._capture.last:
             self._finish()
         if self._capture is None:

@@ -29,7 +29,7 @@ from soda_fast.spans import span
 from soda_fast.training.accounting import Accounting
 from soda_fast.training.assembly import open_loader, spread_model
 from soda_fast.training.checkpoint import CheckpointStore
-from soda_fast.training.clock import Clock
+from soda_fast.training.clock import Clock, SaveTimer
 from soda_fast.training.ema import WeightAverage
 from soda_fast.training.finite import BufferKeeper, FiniteGuard
 from soda_fast.training.inspections import Inspections
@@ -40,6 +40,9 @@ from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
 from soda_fast.training.state import Progress, TrainState
+
+AUTO_SAVE_S = 600.0
+"""What a killed run loses at most, or little more, where train.save_every_images is auto."""
 
 
 class Trainer:
@@ -105,13 +108,16 @@ class Trainer:
         )
         self.state = TrainState(self.model, self.ema.model, self.optimizer)
         self.clock = Clock()
+        every = config.train.save_every_images
+        self.save_every_images = 0 if every == "auto" else every
+        self.save_timer = SaveTimer(AUTO_SAVE_S if every == "auto" else None)
         self.metrics = Metrics(run.path, self.total_images, processes)
         self.inspections = Inspections(config, dataset, processes, run, self.metrics)
         self.replaced = ReplacedImages(
             run.path, dataset.train, config.data.unreadable_limit, processes, self.metrics.tolerating
         )
         self.watchdog = Watchdog(processes, 60 * config.parallel.timeout_minutes)
-        self.stop_vote = Vote(processes)
+        self.vote = Vote(processes)
         self.accounting = Accounting(config, processes, self.bf16)
         self.profiler = Profiler(config.profile, run.path, processes, self.metrics.say, self.metrics.tolerating)
 
@@ -126,6 +132,8 @@ class Trainer:
         with self.metrics, self.watchdog:
             self._announce()
             self._make_up()
+            self.save_timer.restart()
+            save_wanted = 0
             for parts in self._global_batches():
                 self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
@@ -137,13 +145,13 @@ class Trainer:
                     self._log()
                 with self.clock.paused():
                     # First what must not be lost; it is written while the rest goes on.
-                    if self._due(self.config.train.save_every_images):
+                    if save_wanted or self._due(self.save_every_images):
                         self._save()
                     self._inspect(self.inspections.due(self._due))
-                signal = self.stop_vote.ask(stop.received)
+                signal, save_wanted = self.vote.ask(stop.received, self._wants_to_save())
                 if signal:
                     self._stop(signal)
-            self.stop_vote.close()
+            self.vote.close()
             self._save_and_wait()
 
     def step(self, parts: list[Batch]) -> None:
@@ -296,7 +304,12 @@ class Trainer:
         self.watchdog.progress("copying the state for a checkpoint")
         self._check()
         self.checkpoints.save(self._progress(), self.state)
+        self.save_timer.restart()
         self._tell()
+
+    def _wants_to_save(self) -> bool:
+        """The main process's clock counts. What is still being written is not waited for."""
+        return self.processes.is_main and self.save_timer.is_due() and not self.checkpoints.is_writing
 
     def _save_and_wait(self) -> None:
         self.watchdog.progress("writing a checkpoint")

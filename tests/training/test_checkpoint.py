@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from spawn import run_in_processes
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 from training.tiny import BATCH, make_trainer, run_tiny, tiny_tree
 
@@ -19,7 +20,9 @@ from soda_fast.cli import main
 from soda_fast.config import config_from_tree
 from soda_fast.parallel import start_processes
 from soda_fast.training import checkpoint_files
+from soda_fast.training import trainer as trainer_module
 from soda_fast.training.checkpoint_files import checkpoints, fingerprint, read_manifest
+from soda_fast.training.signals import StopRequest
 
 
 @pytest.fixture
@@ -65,6 +68,32 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         saved = {name: torch.empty_like(tensor) for name, tensor in before.items()}
         read_tensors(checkpoints(root)[0], "model.", saved)
         assert all(torch.equal(saved[name], before[name]) for name in before)
+
+
+def saved_by_the_clock(folder: str, every: Any) -> list[int]:
+    """Twelve steps, in which ten minutes pass all the time on process 0, and never on the others."""
+    with start_processes("cpu") as processes:
+        trainer_module.AUTO_SAVE_S = 0.0 if processes.is_main else 1e9
+        trainer = make_trainer(Path(folder), processes, save_every_images=every, keep_checkpoints=100)
+        trainer.train(StopRequest())
+        trainer.checkpoints.close()
+    return [int(path.name[-12:]) // BATCH for path in checkpoints(Path(folder) / "checkpoints")]
+
+
+def test_checkpoints_come_by_the_main_process_clock(tmp_path: Path) -> None:
+    first, second = run_in_processes(saved_by_the_clock, 2, str(tmp_path), "auto")
+    assert first == second
+    assert first[-1] == 12
+    # Its word reaches the others a step later, and the step after that saves.
+    assert first[0] == 3
+
+
+@pytest.mark.parametrize(("every", "saved"), [(0, [12]), (5 * BATCH, [5, 10, 12])])
+def test_an_interval_in_images_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, saved: list[int]
+) -> None:
+    monkeypatch.setattr(trainer_module, "AUTO_SAVE_S", 0.0)
+    assert saved_by_the_clock(str(tmp_path), every) == saved
 
 
 def test_a_checkpoint_is_complete(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from soda_fast.training.clock import Clock
+from soda_fast.training.clock import Clock, SaveTimer
 from soda_fast.training.finite import FiniteGuard, NonFiniteError
 from soda_fast.training.optimizer import clip_and_step, learning_rate
 
@@ -67,3 +67,15 @@ def test_clock_tells_training_from_waiting_and_pauses() -> None:
     assert pace.data_wait_share == pytest.approx(0.25)
     tick(2.0)
     assert clock.lap(images=8).images_per_second == pytest.approx(4.0)
+
+
+def test_a_save_is_due_after_its_interval() -> None:
+    now = 0.0
+    timer, never = SaveTimer(600, lambda: now), SaveTimer(None, lambda: now)
+    assert not timer.is_due()
+    now = 600.0
+    assert timer.is_due()
+    assert not never.is_due()
+    timer.restart()
+    now = 1199.0
+    assert not timer.is_due()
