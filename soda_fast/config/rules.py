@@ -197,6 +197,16 @@ def _profile(config: Config) -> Iterator[Contradiction]:
         )
 
 
+def _deterministic(config: Config) -> Iterator[Contradiction]:
+    if config.train.deterministic and config.perf.compile_mode == "max-autotune" and config.perf.compile is not False:
+        yield (
+            ("train.deterministic", "perf.compile_mode"),
+            "perf.compile_mode is max-autotune, which chooses kernels by timing them, so a resumed run may compute "
+            "with others; train.deterministic rules that out: use perf.compile_mode=default or cuda-graphs, or set "
+            "train.deterministic to false",
+        )
+
+
 def _blur(name: str, view: ViewConfig, size: int) -> Iterator[Contradiction]:
     """torchvision reflects the view at its border, which it cannot do farther than the view is wide."""
     if view.blur_probability and (view.blur_kernel % 2 == 0 or view.blur_kernel >= 2 * size):
@@ -223,4 +233,5 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _pairs,
     _rays,
     _profile,
+    _deterministic,
 )
