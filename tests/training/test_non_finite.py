@@ -13,8 +13,10 @@ from training.tiny import BATCH, make_trainer, read_metrics, run_tiny, tiny_tree
 
 from soda_fast import failures
 from soda_fast.cli import main
+from soda_fast.config import config_from_tree
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import start_processes
+from soda_fast.replay import for_processes
 from soda_fast.training import faults
 from soda_fast.training.checkpoint_files import latest, read_manifest
 from soda_fast.training.diagnosis import Finding, examine, summarise
@@ -202,6 +204,27 @@ def test_a_diverging_run_of_several_processes(tmp_path: Path) -> None:
     assert one == two
     assert "process 0 of 2 (and then 1): first the output of encoder." in one
     assert {finding["rank"] for finding in failures.newest(tmp_path / "run" / "failures").findings} == {0, 1}
+
+
+def diverge_in_pairs(path: Path) -> int:
+    config = path.with_suffix(".yaml")
+    config.write_text(str(diverging(path) | {"parallel": {"strategy": "hsdp", "shard_processes": 2}}))
+    return main(["train", str(config)])
+
+
+def test_replay_on_other_processes_than_the_run_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """hsdp in groups of two, replayed by one; and by a number that cannot share out the batch."""
+    assert run_in_processes(diverge_in_pairs, 2, tmp_path / "run") == [1, 1]
+    kept = failures.newest(tmp_path / "run" / "failures").findings
+    assert main(["replay", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "hsdp in groups of 2 needs other processes: fsdp" in shown
+    assert "first the output of encoder." in shown
+    for finding in kept:
+        for index, timestep in zip(finding["indices"], finding["timesteps"], strict=True):
+            assert f"{index:>9} {timestep:>8}" in shown
+    with start_processes("cpu") as processes, pytest.raises(ValueError, match="replay it on one"):
+        for_processes(config_from_tree(diverging(tmp_path)), replace(processes, world_size=5))
 
 
 def test_replay_without_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
