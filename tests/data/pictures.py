@@ -20,6 +20,8 @@ TINY_IMAGENET = "tiny-imagenet-100of200-64px.tar.xz"
 needs_dali = pytest.mark.skipif(not dali_is_installed(), reason="DALI is not installed")
 COIL = "coil-100-30objects-128px-rgb.tar.xz"
 CIFAR_JPEG = "cifar10-jpeg.tar.xz"
+CIFAR_LOSSLESS = "cifar10-lossless-first4000.tar"
+CIFAR_LABELS = "cifar10-lossless-first4000.labels.tsv"
 
 
 @cache

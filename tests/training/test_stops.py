@@ -1,6 +1,7 @@
 """Trainings that are told to stop, meet another at work, or lose or wait for a process."""
 
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 from PIL import Image
 from training.tiny import BATCH, losses, read_metrics, tiny_tree, weights_hash
 
 from soda_fast.training.checkpoint_files import checkpoints
+from tests.data.pictures import CIFAR_LABELS, CIFAR_LOSSLESS, REAL, real_files
 
 ROOT = Path(__file__).parents[2]
 LONG = 2000
@@ -190,9 +193,23 @@ def test_what_the_main_process_cannot_open_ends_all(tmp_path: Path) -> None:
     assert forked.log(tree) == f"soda-fast: {tmp_path / 'run' / 'metrics.jsonl'}: Is a directory\n"
 
 
+def real_images(root: Path, count: int) -> dict[str, Any]:
+    """The first of CIFAR-10's training images, lossless, as a folder; seen at 16x16. Skips where there are none."""
+    rows = Image.open(io.BytesIO(real_files(CIFAR_LOSSLESS, 1)[0])).convert("RGB")
+    labels = [line.split()[2] for line in (REAL / CIFAR_LABELS).read_text().splitlines()[:count]]
+    pixels = np.asarray(rows).reshape(-1, 32, 32, 3)
+    for number, label in enumerate(labels):
+        path = root / "train" / label / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(path)
+    return {"dataset": "folder", "root": str(root), "source_size": 16, "target_size": 16}
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
+    """On real images; the weights are those of a training in which nobody died."""
     tree = tiny_tree(tmp_path / "run", 40, save_every_images=4 * BATCH)
+    tree["data"] |= real_images(tmp_path / "images", 240)
     (tmp_path / "run.yaml").write_text(str(tree))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["-m", "soda_fast", "train", str(tmp_path / "run.yaml")]
@@ -212,6 +229,10 @@ def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
     assert f"training {tmp_path / 'run'}" in told
     assert f"resuming {tmp_path / 'run'}" in told
     assert sorted(losses(tmp_path / "run")) == [BATCH * step for step in range(1, 41)]
+    whole = tree | {"run": {"dir": str(tmp_path / "whole"), "seed": 3}}
+    assert [forked.ends_with(process) for process in forked.train_together(whole, 2)] == [0, 0], forked.log(whole)
+    assert weights_hash(tmp_path / "run") == weights_hash(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 def _child_of_rank(parent: int, rank: int) -> int:
