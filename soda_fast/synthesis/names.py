@@ -6,4 +6,5 @@ TASK_NAMES = {
     "mix": "with the coarse sections of z from one image and the fine ones from another (layerwise modulation)",
     "unconditional": "without z",
     "traverse": "along principal directions of z",
+    "novel-view": "from the z of one view of an object and the cameras of others (model.pose rays)",
 }

@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast import counter_rng
+from soda_fast.build import require_cameras, view_rays
 from soda_fast.config import Config, trained_without_z
 from soda_fast.config.schema import ViewConfig
 from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.dataset import RGB
+from soda_fast.data.view_cameras import view_cameras
+from soda_fast.data.views import clean_plan
 from soda_fast.diffusion.sampler import Denoise
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
-from soda_fast.sampling import sample_images, starting_noise, with_sampling
+from soda_fast.sampling import denoise_under, sample_images, starting_noise, with_sampling
 from soda_fast.synthesis.making import make_together
 
 _AS_THEY_ARE: tuple[RGB, RGB] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -63,10 +66,23 @@ class Studio:
         )
         return sources * std + mean
 
+    def cameras(self, indices: NDArray[np.int64]) -> Tensor:
+        """(N, 3, 4) of the central squares of `images`.
+
+        Raises:
+            ValueError: the data set has no poses.
+        """
+        known = self.dataset.train_cameras if self.dataset.test is None else self.dataset.test_cameras
+        whole = require_cameras(self.config, known)[indices]
+        heights, widths = self.images.heights[indices], self.images.widths[indices]
+        found = view_cameras(whole, clean_plan(heights, widths), heights, widths)
+        return torch.from_numpy(found).float().to(self.processes.device)
+
     @torch.no_grad()
-    def encode(self, sources: Tensor) -> Tensor:
-        """z (N, D) of a few normalised views, on each process."""
-        return self.model.encode(sources)
+    def encode(self, sources: Tensor, cameras: Tensor | None = None) -> Tensor:
+        """z (N, D) of a few normalised views, on each process. cameras: (N, 3, 4) of them; None: not known."""
+        size = self.config.data.source_size
+        return self.model.encode(sources, None if cameras is None else view_rays(self.config, cameras, size))
 
     def encode_many(self, images: ImageSet, indices: NDArray[np.int64], title: str) -> Tensor:
         """z (N, D) of the central squares of many images, all processes together. A collective."""
@@ -78,12 +94,13 @@ class Studio:
 
         return self._together(work, len(indices), (self.config.model.encoder.z_dim,), title)
 
-    def make(self, z: Tensor, noise: Tensor, title: str) -> Tensor:
+    def make(self, z: Tensor, noise: Tensor, title: str, cameras: Tensor | None = None) -> Tensor:
         """Images (N, 3, T, T) from z (N, D), all processes together. A collective.
 
-        noise: (N,) int64, numbers of the starting noise: equal numbers start from the same.
+        noise: (N,) int64, numbers of the starting noise: equal numbers start from the same. cameras: (N, 3, 4) of the
+        images; None: the decoder is told none.
         """
-        return self._make(self.model.denoise, self.config, z, noise, title)
+        return self._make(self.model.denoise, self.config, z, noise, title, cameras)
 
     def make_without_z(self, noise: Tensor, title: str) -> Tensor:
         """Images (N, 3, T, T) of a decoder that is told nothing. noise: as in `make`. A collective.
@@ -104,13 +121,25 @@ class Studio:
         # Guidance compares with and without z, which here are the same.
         return self._make(denoise, with_sampling(self.config, {"guidance": 0.0}), nothing, noise, title)
 
-    def _make(self, denoise: Denoise, config: Config, z: Tensor, noise: Tensor, title: str) -> Tensor:
+    def _make(
+        self,
+        denoise: Denoise,
+        config: Config,
+        z: Tensor,
+        noise: Tensor,
+        title: str,
+        cameras: Tensor | None = None,
+    ) -> Tensor:
+        size = config.data.target_size
+
         def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
             for rows in batches:
-                numbers = noise[rows].to(z.device)
-                yield sample_images(denoise, config, z[rows.to(z.device)], starting_noise(config, numbers), numbers)
+                numbers, here = noise[rows].to(z.device), rows.to(z.device)
+                told = denoise
+                if cameras is not None:
+                    told = denoise_under(denoise, view_rays(config, cameras[here], size))
+                yield sample_images(told, config, z[here], starting_noise(config, numbers), numbers)
 
-        size = config.data.target_size
         return self._together(work, len(z), (3, size, size), title)
 
     def _together(

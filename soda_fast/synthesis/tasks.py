@@ -10,6 +10,7 @@ import torch
 
 from soda_fast.config import section_count
 from soda_fast.synthesis.latents import fine_sections, mix_sections, principal_directions, slerp
+from soda_fast.synthesis.novel_view import novel_view
 from soda_fast.synthesis.picture import Picture, Row
 from soda_fast.synthesis.studio import Studio
 
@@ -125,5 +126,6 @@ TASKS: dict[str, Task] = {
     "mix": mix,
     "unconditional": unconditional,
     "traverse": traverse,
+    "novel-view": novel_view,
 }
 """By the names of `names.py`."""

@@ -20,6 +20,7 @@ from soda_fast.synthesis.studio import Studio
 from soda_fast.synthesis.tasks import TASKS
 
 COLUMNS = 3
+ANY_MODELS = [task for task in TASK_NAMES if task != "novel-view"]  # that one: test_novel_view.py
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,13 @@ def studio(run: Path) -> Iterator[Studio]:
 
 def sample_all(run: Path) -> None:
     torch.set_num_threads(1)
-    for task in TASK_NAMES:
+    for task in ANY_MODELS:
         assert main(["sample", str(run), "--task", task, "--seed", "1"]) == 0
 
 
 def take_pictures(run: Path) -> list[bytes]:
     """Those of all tasks, which are then gone."""
-    paths = [run / "samples" / f"{task}-000000000048.png" for task in TASK_NAMES]
+    paths = [run / "samples" / f"{task}-000000000048.png" for task in ANY_MODELS]
     assert all(np.asarray(Image.open(path)).std() > 10 for path in paths)
     pictures = [path.read_bytes() for path in paths]
     for path in paths:
@@ -59,7 +60,7 @@ def take_pictures(run: Path) -> list[bytes]:
 def test_one_and_two_processes_make_the_same_pictures(run: Path) -> None:
     sample_all(run)
     alone = take_pictures(run)
-    assert len(set(alone)) == len(TASK_NAMES)
+    assert len(set(alone)) == len(ANY_MODELS)
     run_in_processes(sample_all, 2, run)
     assert take_pictures(run) == alone
 
