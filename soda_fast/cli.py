@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soda_fast import __version__
-from soda_fast.config import Config, help_text, load_config, to_yaml
+from soda_fast.config import PROTOCOL_NAMES, Config, help_text, load_config, to_yaml
 from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here
 from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
@@ -100,18 +100,23 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--weights are those of --encoder; give both")
     if options.encoder and options.baselines:
         raise ValueError("--baselines are a run's; leave them out with --encoder")
-    run = RunDirectory(options.run)
+    run, overrides = RunDirectory(options.run), list(options.overrides)
+    if options.protocols:
+        overrides.append(f"evaluation.protocols=[{', '.join(options.protocols)}]")
     if options.encoder:
-        config = load_config(options.run, options.overrides) if options.run.is_file() else None
-        config = config or run.load_config(options.overrides)
+        if options.run.is_file():
+            config = load_config(options.run, overrides)
+            run = RunDirectory(Path(config.run.dir))
+        else:
+            config = run.load_config(overrides)
         from soda_fast.evaluate import evaluate_module
 
-        evaluate_module(config, options.encoder, options.weights, options.plot)
+        evaluate_module(config, run, options.encoder, options.weights, options.plot)
         return
-    run.load_config(options.overrides)
+    run.load_config(overrides)
     from soda_fast.evaluate import evaluate
 
-    evaluate(run, options.baselines, options.overrides, options.plot)
+    evaluate(run, options.baselines, overrides, options.plot)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -202,25 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(verb=_train)
 
-    evaluate = verbs.add_parser("evaluate", help="k-NN and linear probes of a run's encoder")
-    evaluate.add_argument("run", metavar="RUN", type=Path, help="run directory; with --encoder also a YAML file")
-    evaluate.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
-    evaluate.add_argument(
-        "--encoder",
-        metavar="SPEC",
-        help="probe another encoder on the run's data: torchvision:NAME, or MODULE:FUNCTION, which returns a module",
-    )
-    evaluate.add_argument("--weights", metavar="FILE", type=Path, help="--encoder's state dict (default: untrained)")
-    evaluate.add_argument("--plot", action="store_true", help="draw accuracies, a map, confusions, neighbours")
-    evaluate.add_argument(
-        "--baselines",
-        nargs="*",
-        default=[],
-        choices=("untrained", "pixels"),
-        help="probe these beside the trained encoder: the same encoder untrained; raw pixels",
-    )
-    evaluate.set_defaults(verb=_evaluate)
-
+    _add_evaluate(verbs)
     compare = verbs.add_parser("compare", help="one table of several runs' evaluations")
     compare.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run directory or evaluation file")
     compare.set_defaults(verb=_compare)
@@ -284,6 +271,35 @@ def _add_prepare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--check", action="store_true", help="decode every image, name all that cannot be, and write nothing"
     )
     prepare.set_defaults(verb=_prepare)
+
+
+def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = verbs.add_parser("evaluate", help="k-NN, linear probes and other measures of a run")
+    evaluate.add_argument("run", metavar="RUN", type=Path, help="run directory; with --encoder also a YAML file")
+    evaluate.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
+    evaluate.add_argument(
+        "--protocols",
+        metavar="NAME",
+        nargs="+",
+        choices=PROTOCOL_NAMES,
+        help=f"what to measure (default: the run's evaluation.protocols): {', '.join(PROTOCOL_NAMES)}",
+    )
+    evaluate.add_argument(
+        "--encoder",
+        metavar="SPEC",
+        help="look at another encoder on the run's data, and at the run's images in its features: torchvision:NAME, "
+        "run:DIR, or MODULE:FUNCTION, which returns a module",
+    )
+    evaluate.add_argument("--weights", metavar="FILE", type=Path, help="--encoder's state dict (default: untrained)")
+    evaluate.add_argument("--plot", action="store_true", help="draw accuracies, a map, confusions, neighbours")
+    evaluate.add_argument(
+        "--baselines",
+        nargs="*",
+        default=[],
+        choices=("untrained", "pixels"),
+        help="probe these beside the trained encoder: the same encoder untrained; raw pixels",
+    )
+    evaluate.set_defaults(verb=_evaluate)
 
 
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.report import SCHEMA, Row, format_table, table_rows
 from soda_fast.evaluation.result import Result
 
@@ -21,7 +22,9 @@ def compare(paths: Sequence[Path]) -> str:
     files = [file for path in paths for file in _files(path)]
     reports = [(file, _read(file)) for file in files]
     rows = [row for file, report in reports for row in _rows(_name(file), report)]
-    return "\n".join([format_table(rows), *_differences(reports)])
+    measured = [one for file, report in reports for one in _measured(_name(file), report).items()]
+    tables = [format_table(rows)] * bool(rows) + [format_measurements(dict(measured))] * bool(measured)
+    return "\n".join(["\n\n".join(tables), *_differences(reports)])
 
 
 def _files(path: Path) -> list[Path]:
@@ -50,6 +53,14 @@ def _rows(name: str, report: dict[str, Any]) -> list[Row]:
         result = Result(**fields, skipped_ks=tuple(entry["skipped_ks"]), per_seed=tuple(entry["per_seed"]))
         results.setdefault(f"{name} {entry['encoder']}", []).append(result)
     return table_rows(results)
+
+
+def _measured(name: str, report: dict[str, Any]) -> dict[str, list[Measurement]]:
+    measured: dict[str, list[Measurement]] = {}
+    for entry in report["measures"]:
+        fields = {key: value for key, value in entry.items() if key != "encoder"}
+        measured.setdefault(f"{name} {entry['encoder']}", []).append(Measurement(**fields))
+    return measured
 
 
 def _differences(reports: list[tuple[Path, dict[str, Any]]]) -> list[str]:

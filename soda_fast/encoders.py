@@ -1,4 +1,4 @@
-"""Encoders that are not a run's: any torch module from images to features, so that all are judged alike."""
+"""Any torch module from images to features, another run's encoder too, so that all are judged alike."""
 
 import importlib
 from pathlib import Path
@@ -10,35 +10,69 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from soda_fast.data import Dataset
+from soda_fast.pretrained import Preprocess, load, preprocess
 from soda_fast.probing import Encode
 
-TORCHVISION = "torchvision"
+TORCHVISION, RUN = "torchvision", "run"
 # What torchvision's models call their classifier.
 _HEADS = ("fc", "classifier", "head", "heads")
 
 
-def build_encoder(spec: str, weights: Path | None) -> nn.Module:
+def build_encoder(spec: str, weights: Path | None, dataset: Dataset) -> nn.Module:
     """The module that `spec` names, in eval mode, its weights from a file or initial (seed 0).
 
     Args:
-        spec: "torchvision:NAME", a classification model without its last layer; or "MODULE:FUNCTION", where
-            FUNCTION() returns a torch module from (B, 3, S, S) to (B, D).
+        spec: "torchvision:NAME", a classification model without its last layer; "run:DIR", the encoder of another run
+            or an exported folder; or "MODULE:FUNCTION", where FUNCTION() returns a torch module from (B, 3, S, S) to
+            (B, D).
         weights: a state dict, .safetensors or torch.save's; nothing in it is executed. Of a torchvision model the
             classifier's entries may be missing or of another size.
+        dataset: whose mean and deviation the images have; another run's encoder gets them with its own.
 
     Raises:
         ValueError: spec or file are not usable.
     """
     source, colon, name = spec.partition(":")
     if not (source and colon and name):
-        raise ValueError(f"--encoder {spec}: give torchvision:NAME, as torchvision:resnet18, or MODULE:FUNCTION")
+        raise ValueError(
+            f"--encoder {spec}: give torchvision:NAME, as torchvision:resnet18, run:DIR, or MODULE:FUNCTION"
+        )
+    if source == RUN:
+        if weights is not None:
+            raise ValueError(f"--encoder {spec}: a run has its own weights; leave --weights out")
+        model = load(name)
+        return RunEncoder(model.encoder, preprocess(model.config), dataset).eval().requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = _torchvision_model(name) if source == TORCHVISION else _call(source, name, spec)
     if weights is not None:
         _load(module, _read(weights), weights, _HEADS if source == TORCHVISION else ())
     return module.eval().requires_grad_(False)
+
+
+class RunEncoder(nn.Module):
+    """A run's encoder for images that were prepared for another one: z (B, D) of (B, 3, S, S).
+
+    The images are given the size, mean and deviation of those that the encoder was trained on.
+    """
+
+    def __init__(self, encoder: nn.Module, own: Preprocess, dataset: Dataset) -> None:
+        super().__init__()
+        self.encoder, self.size = encoder, own.size
+        self._theirs, self._own = (dataset.mean, dataset.std), (own.mean, own.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        (mean, std), (own_mean, own_std) = (
+            [torch.tensor(v, device=images.device)[:, None, None] for v in values]
+            for values in (self._theirs, self._own)
+        )
+        unit = images * std + mean
+        if unit.shape[-1] != self.size:
+            unit = F.interpolate(unit, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return self.encoder((unit - own_mean) / own_std)
 
 
 def encode_module(module: nn.Module, spec: str) -> Encode:

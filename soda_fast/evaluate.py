@@ -12,17 +12,21 @@ from soda_fast.build import build_model
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import fingerprint
-from soda_fast.encoders import build_encoder, encode_module
-from soda_fast.evaluation.protocols import run_protocols
+from soda_fast.encoders import RUN, build_encoder, encode_module
+from soda_fast.evaluation.measurement import Measurement, format_measurements
+from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures
 from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
 from soda_fast.evaluation.result import Result
+from soda_fast.evaluation.ssim import SSIM_SIDE
+from soda_fast.measures import OF_MADE_IMAGES, MadeImages, measure
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
 from soda_fast.pretrained import load_run
 from soda_fast.probing import Encode, Prober, encode_features, encode_pixels
 from soda_fast.run_directory import RunDirectory
+from soda_fast.synthesis.studio import Studio
 from soda_fast.train import resolve
 from soda_fast.training.checkpoint_files import read_manifest
 
@@ -32,13 +36,17 @@ Encoders = Mapping[str, Callable[[Processes], Encode]]
 
 @dataclass(frozen=True)
 class _Origin:
-    """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject."""
+    """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject.
+
+    model: a run's, whose made images are measured in the features of the first encoder; None: none are.
+    """
 
     run: RunDirectory
     report: Path
     checkpoint: str
     images_seen: int
     weights: str
+    model: SODA | None
 
 
 def evaluate(
@@ -61,55 +69,74 @@ def evaluate(
         encoders["untrained"] = lambda p: encode_features(_frozen(build_model(config), p))
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
-    origin = _Origin(run, run.evaluation, checkpoint.name, read_manifest(checkpoint)["images_seen"], "EMA")
-    _evaluate(encoders, config, origin, plot)
+    origin = _Origin(run, run.evaluation, checkpoint.name, read_manifest(checkpoint)["images_seen"], "EMA", model)
+    dataset = load_dataset(config.data)
+    _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
 
 
-def evaluate_module(config: Config, spec: str, weights: Path | None, plot: bool = False) -> None:
-    """Probe any torch module on a configuration's data; writes evaluation-SPEC.json into `run.dir`.
+def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path | None, plot: bool = False) -> None:
+    """Probe any torch module on a configuration's data; writes evaluation-SPEC.json into the run directory.
 
     Args:
         config: its data and evaluation sections count.
+        run: need not exist, unless images that its model makes are to be measured in the module's features.
         spec, weights: see soda_fast/encoders.py.
         plot: as in `evaluate`.
 
     Raises:
         ValueError: see `evaluate` and `build_encoder`.
     """
-    module = build_encoder(spec, weights)
-    run = RunDirectory(Path(config.run.dir))
+    dataset = load_dataset(config.data)
+    config = resolve(config, dataset)
+    module = build_encoder(spec, weights, dataset)
+    makes_images = any(name in OF_MADE_IMAGES for name in config.evaluation.protocols)
+    model = load_run(run)[0] if makes_images else None
     report = run.path / f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)}.json"
-    origin = _Origin(run, report, spec, 0, str(weights) if weights else "untrained")
-    _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, origin, plot)
+    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model)
+    _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
 
 
-def _evaluate(encoders: Encoders, config: Config, origin: _Origin, plot: bool) -> None:
+def _own_weights(spec: str) -> str:
+    return "EMA" if spec.startswith(f"{RUN}:") else "untrained"
+
+
+def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Origin, plot: bool) -> None:
     start = time.perf_counter()
     if plot:
         check_plots()
-    dataset = load_dataset(config.data)
-    config = resolve(config, dataset)
     if dataset.test is None:
         raise ValueError(
             f"data.root {config.data.root}: {dataset.name} has no test split to report on; "
             "add class folders under test/ or val/"
         )
+    accuracies = [name for name in config.evaluation.protocols if name in PROTOCOLS]
+    measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
     results: dict[str, list[Result]] = {}
+    measured: dict[str, list[Measurement]] = {}
     with start_processes() as processes:
         first: CachedFeatures | None = None
         for name, build in encoders.items():
-            provider = Prober(config, dataset, processes).provider(build(processes), dataset.train, dataset.test)
-            results[name] = run_protocols(
-                config.evaluation.protocols, provider, len(dataset.class_names), _seeds(config)
-            )
+            encode = build(processes)
+            provider = Prober(config, dataset, processes).provider(encode, dataset.train, dataset.test)
+            results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
+            made = None
+            if origin.model is not None and first is None:
+                made = MadeImages(Studio(_frozen(origin.model, processes), dataset, config, processes))
+            measured[name] = measure(measures, encode, config, dataset, processes, made)
             first = first or provider
         if not processes.is_main:
             return
         subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start)
         origin.report.parent.mkdir(parents=True, exist_ok=True)
-        write_report(origin.report, subject, results)
-        print(f"top-1 accuracy in percent on the test split of {dataset.name}, {subject.images_seen:,} images seen")
-        print(format_table(table_rows(results)))
+        write_report(origin.report, subject, results, measured)
+        print(f"{dataset.name}, {subject.images_seen:,} images seen")
+        if accuracies:
+            print("top-1 accuracy in percent on the test split")
+            print(format_table(table_rows(results)))
+        if measures:
+            print(format_measurements(measured))
+        if "reconstruction" in measures and origin.model is not None and config.data.target_size < SSIM_SIDE:
+            print(f"no SSIM: its window is {SSIM_SIDE} pixels wide, data.target_size is {config.data.target_size}")
         print(f"{subject.seconds:,.1f} s; all numbers: {origin.report}")
         pictures = sorted(origin.run.samples.glob("*.png"))
         if pictures:

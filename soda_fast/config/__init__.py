@@ -9,9 +9,10 @@ from soda_fast.config.modulation import modulation_of, section_count, section_dr
 from soda_fast.config.problems import ConfigError
 from soda_fast.config.rules import check, check_shard_processes, check_world_size
 from soda_fast.config.run_length import horizon_warning, run_length_images, warmup_images
-from soda_fast.config.schema import Config, ViewConfig
+from soda_fast.config.schema import PROTOCOL_NAMES, Config, ViewConfig
 
 __all__ = [
+    "PROTOCOL_NAMES",
     "Config",
     "ConfigError",
     "DecoderConfig",

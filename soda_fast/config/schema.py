@@ -4,7 +4,7 @@ Progress is counted in images everywhere, so that no key changes its meaning wit
 """
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -210,6 +210,8 @@ ProtocolName = Literal[
     "linear-solo",
     "linear-logistic",
 ]
+MeasureName = Literal["reconstruction", "frechet", "frechet-unconditional", "dci"]
+PROTOCOL_NAMES: tuple[str, ...] = (*get_args(ProtocolName), *get_args(MeasureName))
 DuringName = Literal["knn", "linear", ProtocolName]
 
 
@@ -228,9 +230,13 @@ class EvaluationConfig:
     """The random view of the training images in protocols that have one. Defaults: the reference implementation's."""
     batch_images: Positive = 512
     """Images that a process encodes at once."""
-    protocols: tuple[ProtocolName, ...] = ("knn-dino", "knn-reference", "linear-reference")
+    protocols: tuple[Literal[ProtocolName, MeasureName], ...] = ("knn-dino", "knn-reference", "linear-reference")
     """Protocols of `soda-fast evaluate`; see soda_fast/evaluation/protocols.py. linear-mae and linear-solo encode the
-    training images 90 and 100 times, linear-dinov2 1.6 million images, all through fresh random views."""
+    training images 90 and 100 times, linear-dinov2 1.6 million images, all through fresh random views. reconstruction,
+    frechet, frechet-unconditional and dci measure something else than accuracy: soda_fast/evaluation/measurement.py."""
+    made_images: Positive = 2048
+    """Test images that the model makes anew for reconstruction and frechet, and images for frechet-unconditional; all
+    there are if there are fewer. Frechet distances of different numbers cannot be compared."""
     seeds: Positive = 3
     """Seeds of the linear protocols, run.seed and those after it: mean and deviation are reported."""
     l2_normalize: bool = False

@@ -8,12 +8,13 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
+from soda_fast.evaluation.measurement import MEASURES, Measurement
 from soda_fast.evaluation.protocols import PROTOCOLS
 from soda_fast.evaluation.result import Result, headline
 from soda_fast.evaluation.versions import versions
 from soda_fast.files import write_atomically
 
-SCHEMA = 2  # of evaluation.json; rises when a key changes its meaning
+SCHEMA = 3  # of evaluation.json; rises when a key changes its meaning
 
 
 @dataclass(frozen=True)
@@ -95,24 +96,35 @@ def percent(accuracy: float) -> str:
     return str((Decimal(repr(float(accuracy))) * 100).quantize(Decimal("0.1"), rounding=ROUND_FLOOR))
 
 
-def write_report(path: Path, subject: Subject, results: Mapping[str, Iterable[Result]]) -> None:
-    """Write evaluation.json, whole or not at all.
+def write_report(
+    path: Path,
+    subject: Subject,
+    results: Mapping[str, Iterable[Result]],
+    measured: Mapping[str, Iterable[Measurement]] | None = None,
+) -> None:
+    """Write evaluation.json, whole or not at all: accuracies under "results", all else under "measures".
 
     Args:
         path: of the file.
         subject: what was evaluated.
         results: {encoder: results}, encoders as in the table.
+        measured: {encoder: measurements}.
     """
-    write_atomically(Path(path), (json.dumps(_report(subject, results), indent=2, allow_nan=False) + "\n").encode())
+    report = _report(subject, results, measured or {})
+    write_atomically(Path(path), (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[str, Any]:
+def _report(
+    subject: Subject, results: Mapping[str, Iterable[Result]], measured: Mapping[str, Iterable[Measurement]]
+) -> dict[str, Any]:
     flat = [
         {"encoder": encoder, **asdict(result), "deviation": result.deviation}
         for encoder, some in results.items()
         for result in some
     ]
-    used = {result["protocol"]: PROTOCOLS[result["protocol"]] for result in flat}
+    measures = [{"encoder": encoder, **asdict(one)} for encoder, some in measured.items() for one in some]
+    sources = {result["protocol"]: PROTOCOLS[result["protocol"]].source for result in flat}
+    sources |= {one["protocol"]: MEASURES[one["protocol"]] for one in measures}
     return {
         "schema": SCHEMA,
         "checkpoint": {
@@ -132,8 +144,9 @@ def _report(subject: Subject, results: Mapping[str, Iterable[Result]]) -> dict[s
         "device": subject.device,
         "seconds": round(subject.seconds, 3),
         "versions": versions(),
-        "protocols": {name: {"source": PROTOCOLS[name].source} for name in used},
+        "protocols": {name: {"source": source} for name, source in sources.items()},
         "results": flat,
+        "measures": measures,
     }
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-Setting = dict[str, int | float | str | Sequence[float] | None]
+Setting = dict[str, int | float | str | Sequence[float] | Sequence[str] | None]
 
 _HEADLINE_K = 20
 

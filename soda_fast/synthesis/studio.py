@@ -94,6 +94,15 @@ class Studio:
 
         return self._together(work, len(indices), (self.config.model.encoder.z_dim,), title)
 
+    def targets_of_many(self, images: ImageSet, indices: NDArray[np.int64], title: str) -> Tensor:
+        """(N, 3, T, T) central squares in [0, 1], all processes together. A collective."""
+        size = self.config.data.target_size
+
+        def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
+            return self._views(images, [indices[rows.numpy()] for rows in batches], size, _AS_THEY_ARE)
+
+        return self._together(work, len(indices), (3, size, size), title)
+
     def make(self, z: Tensor, noise: Tensor, title: str, cameras: Tensor | None = None) -> Tensor:
         """Images (N, 3, T, T) from z (N, D), all processes together. A collective.
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from soda_fast.config.schema import EvaluationConfig
+from soda_fast.config.schema import PROTOCOL_NAMES, EvaluationConfig, ProtocolName
 from soda_fast.evaluation import (
+    MEASURES,
     PROTOCOLS,
     CachedFeatures,
     Result,
@@ -64,8 +65,8 @@ def by_features(results: list[Result]) -> Mapping[str, list[Result]]:
 
 
 def test_the_configuration_knows_the_same_names() -> None:
-    annotation: Any = EvaluationConfig.__annotations__["protocols"]
-    assert set(get_args(get_args(annotation)[0])) == set(PROTOCOLS)
+    assert set(get_args(ProtocolName)) == set(PROTOCOLS)
+    assert set(PROTOCOL_NAMES) == {*PROTOCOLS, *MEASURES}
     assert set(EvaluationConfig().protocols) <= set(PROTOCOLS)
 
 

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from soda_fast.evaluation import Result, Subject, format_table, table_rows, versions, write_report
+from soda_fast.evaluation import (
+    Measurement,
+    Result,
+    Subject,
+    format_measurements,
+    format_table,
+    table_rows,
+    versions,
+    write_report,
+)
 from soda_fast.evaluation.report import percent
 
 
@@ -85,7 +94,7 @@ def test_report(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     write_report(path, SUBJECT, RESULTS | {"small": [knn("z", 10, 0.25, (20, 100, 200))]})
     report = json.loads(path.read_text())
-    assert report["schema"] == 2
+    assert (report["schema"], report["measures"]) == (3, [])
     assert report["checkpoint"] == {
         "run": "runs/digits",
         "name": "images-000000100000",
@@ -116,6 +125,35 @@ def test_report(tmp_path: Path) -> None:
     }
     assert report["results"][-1]["skipped_ks"] == [20, 100, 200]
     assert [entry.name for entry in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+MEASURED = [
+    Measurement("reconstruction", "PSNR", 17.31561, "dB", "higher", "", {"images": 9}, "central square"),
+    Measurement("frechet", "Frechet distance", 0.000123456, "", "lower", "pooled", {"images": 9}, "central square"),
+]
+
+
+def test_measures_stand_apart_from_accuracies(tmp_path: Path) -> None:
+    write_report(tmp_path / "evaluation.json", SUBJECT, RESULTS, {"trained": MEASURED})
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(report["results"]) == 8
+    assert report["measures"][0] == {
+        "encoder": "trained",
+        "protocol": "reconstruction",
+        "measure": "PSNR",
+        "value": 17.31561,
+        "unit": "dB",
+        "better": "higher",
+        "features": "",
+        "setting": {"images": 9},
+        "transform": "central square",
+    }
+    assert "1706.08500" in report["protocols"]["frechet"]["source"]
+    assert format_measurements({"trained": MEASURED}).splitlines() == [
+        "encoder  features  protocol        measure           value",
+        "trained  -         reconstruction  PSNR              17.32 dB   higher is better",
+        "trained  pooled    frechet         Frechet distance  0.0001235  lower is better",
+    ]
 
 
 def test_a_number_that_is_none_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
