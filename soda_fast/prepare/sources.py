@@ -3,12 +3,15 @@
 The order is that of training from the tree itself, so that a run may go on from the store.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from soda_fast.data.cifar import load_cifar
+from soda_fast.data.cifar import cifar_sources, load_cifar
 from soda_fast.data.folder import Listing, list_folder
 from soda_fast.data.image_files import find_images
 from soda_fast.data.image_set import ArrayImages
@@ -39,7 +42,7 @@ def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Conten
     """
     if not source.exists():
         raise ValueError(f"--source {source}: does not exist")
-    contents = _read(dataset, source, part, scratch)
+    contents = replace(_read(dataset, source, part, scratch), source=str(source.resolve()))
     for split, entries in contents.splits.items():
         labels = np.array([entry.label for entry in entries], np.int64)
         present, counts = np.unique(labels, return_counts=True)
@@ -53,7 +56,8 @@ def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Conten
 def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
     if dataset in ("cifar10", "cifar100"):
         train, test, names = load_cifar(dataset, source)
-        return Contents(dataset, names, {"train": _pixel_entries(train), "test": _pixel_entries(test)})
+        stamp = _stamp(cifar_sources(dataset, source))
+        return Contents(dataset, names, {"train": _pixel_entries(train, stamp), "test": _pixel_entries(test, stamp)})
     if dataset == "coil100":
         return coil_contents(str(source), _all_entries(source, scratch))
     archive = _archive(dataset, source)
@@ -118,9 +122,15 @@ def _members(archive: Path, scratch: Path) -> list[Member]:
     return list_zip(archive) if is_zip else list_tar(uncompressed(archive, scratch))
 
 
-def _pixel_entries(images: ArrayImages) -> list[Entry]:
+def _stamp(files: Sequence[Path]) -> int:
+    """A number that changes with the sizes and times of files whose images have no files of their own."""
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return int.from_bytes(hashlib.sha256(json.dumps(status).encode()).digest()[:7])
+
+
+def _pixel_entries(images: ArrayImages, stamp: int) -> list[Entry]:
     return [
-        Entry(images.describe(index), int(label), pixels.nbytes, 0, Pixels(pixels))
+        Entry(images.describe(index), int(label), pixels.nbytes, stamp, Pixels(pixels))
         for index, (label, pixels) in enumerate(zip(images.labels, images.pixels, strict=True))
     ]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from soda_fast.files import sync_directory, write_atomically
 from soda_fast.store import workers
+from soda_fast.store.begun import begin, digest_of, forget
 from soda_fast.store.entries import Entry
 from soda_fast.store.layout import MANIFEST, POSES, ROW, FileRecord, Manifest, SplitRecord, damage, store_folder
 from soda_fast.store.shard import Shard, Task, finished, stored_bytes, write_shard
@@ -27,12 +28,14 @@ _SPARE_BYTES = 64 << 20
 @dataclass(frozen=True)
 class Contents:
     """What is to be stored. splits: {"train": entries, "test": entries}, without "test" where there is none. poses:
-    the text of poses.csv, whose files are the entries' names; None where they are not known."""
+    the text of poses.csv, whose files are the entries' names; None where they are not known. source: where the images
+    come from, as a person would say it."""
 
     dataset: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[Entry]]
     poses: str | None = None
+    source: str = "this source"
 
     @property
     def images(self) -> int:
@@ -57,6 +60,7 @@ def construction_site(root: Path, dataset: str) -> Iterator[Path]:
             yield partial
         finally:
             with suppress(OSError):  # of an attempt that made nothing, nothing stays
+                forget(partial)
                 (partial / "parts").rmdir()
                 partial.rmdir()
     finally:
@@ -83,9 +87,10 @@ def build_store(contents: Contents, partial: Path, final: Path, processes: int |
         processes: worker processes; None: one for each core.
 
     Raises:
-        ValueError: the disk is too small, or a source is damaged.
+        ValueError: the disk is too small, a source is damaged, or the interrupted store is another source's.
     """
-    manifest = _finished_manifest(partial, contents)
+    same = begin(partial, contents.source, digest_of(contents.class_names, contents.splits, contents.poses))
+    manifest = _finished_manifest(partial) if same else None
     if manifest is None:
         (partial / MANIFEST).unlink(missing_ok=True)
         manifest = _fill(partial, contents, processes)
@@ -155,17 +160,11 @@ def _write(path: Path, content: bytes) -> FileRecord:
     return FileRecord(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _finished_manifest(folder: Path, contents: Contents) -> Manifest | None:
+def _finished_manifest(folder: Path) -> Manifest | None:
     """The manifest of a store that is whole but for its last steps; None if anything is missing or damaged."""
     if not (folder / MANIFEST).is_file():
         return None
     manifest = Manifest.read(folder)
-    images = {name: split.images for name, split in manifest.splits.items()}
-    if images != {name: len(entries) for name, entries in contents.splits.items()}:
-        return None
-    poses = None if contents.poses is None else hashlib.sha256(contents.poses.encode()).hexdigest()
-    if poses != (manifest.poses and manifest.poses.sha256):
-        return None
     return None if any(damage(folder, file) for file in manifest.files) else manifest
 
 

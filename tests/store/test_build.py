@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,37 @@ def test_a_source_that_changed_is_stored_again(tmp_path: Path) -> None:
     changed.write_bytes(changed.read_bytes() + b"!")
     train, _, _ = load_store(make(contents_of(root), tmp_path))
     assert train.content(21).endswith(b"!")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_another_sources_half_made_store_is_not_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where names, labels, sizes and counts are the same: of the same files at another place it is."""
+    first = replace(contents_of(tree(tmp_path / "one", 60)), source="one")
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")  # times included
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    other, moved = (replace(contents_of(tmp_path / name), source=name) for name in ("two", "moved"))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_leave_only", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(first, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="was begun from one, and two holds other images; finish it from there, or"):
+        make(other, tmp_path)
+    monkeypatch.setattr(build, "_fill", interrupted)  # everything is there already
+    folder = make(moved, tmp_path)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy", ".tar", ".tar", ".tar", ".txt"]
+
+
+def test_an_attempt_that_made_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_SPARE_BYTES", 1 << 60)
+    with pytest.raises(ValueError, match="free space"):
+        make(contents_of(tree(tmp_path / "tree", 10)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
