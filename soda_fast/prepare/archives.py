@@ -5,6 +5,7 @@ A member whose name leads out of the archive, a link, a device, an absurd size: 
 
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from soda_fast.store.tar_end import require_end
 
 MAX_MEMBER_BYTES = 256 << 20
 """No image of any of these data sets comes near."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+_ENCRYPTED, _PATCH, _STRONGLY_ENCRYPTED = 0x1, 0x20, 0x40  # bits of a member's flags
 _MAX_TAR_BYTES = 4 << 30  # of a tar inside a tar: ImageNet's classes are 0.2 GB
 
 
@@ -36,7 +39,7 @@ def list_zip(path: Path) -> list[Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise ValueError(f"{path}: is no whole zip archive ({error}); get it again") from error
     members = []
     for info in infos:
@@ -46,8 +49,13 @@ def list_zip(path: Path) -> list[Member]:
             continue
         if kind not in (0, stat.S_IFREG):
             raise _refused(path, name, "is a link or a device")
-        if info.flag_bits & 1:
+        if info.flag_bits & (_ENCRYPTED | _STRONGLY_ENCRYPTED):
             raise _refused(path, name, "is encrypted")
+        if info.compress_type not in _METHODS or info.flag_bits & _PATCH:
+            raise ValueError(
+                f"{path}: {name} in it is compressed by a method that is not read here (number {info.compress_type} of "
+                "the zip format); unpack the archive, or pack it again with the usual ones (zip -r)"
+            )
         _check_size(path, name, info.file_size, MAX_MEMBER_BYTES)
         members.append(Member(name, info.file_size, ZipMember(str(path), info.filename)))
     return _without_repeats(path, members)

@@ -1,6 +1,8 @@
 """Images to be stored or checked, and where their bytes come from. Everything here travels to worker processes."""
 
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,6 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soda_fast.store.pictures import encode_png
+
+# What zipfile raises where a member is not what its directory says. NotImplementedError, for methods it does not know,
+# is a RuntimeError, as is its refusal of what is encrypted; bz2 raises OSErrors without a number.
+_DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    OSError,
+)
 
 
 class Origin(Protocol):
@@ -65,7 +80,9 @@ class ZipMember:
     def read(self) -> bytes:
         try:
             return _zip(self.path).read(self.name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGED_ZIP as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ValueError(f"{self.path}: {self.name} is damaged ({error}); get the archive again") from error
 
 

@@ -136,6 +136,49 @@ def test_zip_bombs_and_damaged_zips_are_refused(tmp_path: Path) -> None:
         list_zip(tmp_path / "cut.zip")
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (0x0A, 9, r"method that is not read here \(number 9 of the zip format\); unpack the archive, or pack it again"),
+        (0x08, 0x01, "is encrypted"),
+        (0x08, 0x40, "is encrypted"),
+        (0x08, 0x20, "method that is not read here"),
+        (0x06, 99, "is no whole zip archive .*zip file version 9.9"),
+    ],
+)
+def test_zips_that_cannot_be_read_are_told(offset: int, value: int, reason: str, tmp_path: Path) -> None:
+    """Method, flags and version as other packers write them, in the central directory."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("train/n01/x.JPEG", b"123")
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = value
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x.zip: .*{reason}"):
+        list_zip(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_any_method_is_a_sentence(method: int, tmp_path: Path) -> None:
+    """Whatever byte of a member is another."""
+    good = bytes(range(256)) * 4
+    with zipfile.ZipFile(tmp_path / "good.zip", "w", method) as archive:
+        archive.writestr("train/n01/x.JPEG", good)
+    whole = (tmp_path / "good.zip").read_bytes()
+    (member,) = list_zip(tmp_path / "good.zip")
+    assert member.origin.read() == good
+    told = []
+    for place in range(whole.index(b"PK\x01\x02")):
+        path = tmp_path / f"{place}.zip"
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        (member,) = list_zip(path)
+        try:
+            assert member.origin.read() == good
+        except ValueError as error:
+            told.append(str(error))
+    assert len(told) > 40
+    assert all("x.JPEG is damaged (" in text for text in told)
+
+
 def test_a_compressed_bomb_is_refused(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "x.tar.gz", "wb") as file:
         for _ in range(40):
