@@ -84,8 +84,9 @@ class DataConfig:
     dataset: Literal[
         "digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "coil100", "folder", "webdataset"
     ] = "cifar10"
-    """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/. `webdataset`: tar shards
-    of images (.jpg, .jpeg, .png) with labels (.cls or .json), as train/*.tar or train-*.tar, and val or test alike."""
+    """Data set. `folder`: any tree of class folders under train/ and optionally val/ or test/ (.jpg, .jpeg, .png; and
+    .webp, .bmp, .tif, .tiff, which Pillow decodes whatever the backend). `webdataset`: tar shards of such images with
+    labels (.cls or .json), as train/*.tar or train-*.tar, and val or test alike."""
     root: str = "data"
     """Folder that holds the data set, or its store as `soda-fast prepare` made it, which then is what is read (unused
     by digits, which come with scikit-learn)."""

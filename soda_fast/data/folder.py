@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soda_fast.data.image_files import find_images
+from soda_fast.store.suffixes import LISTED
 
 Listing = tuple[list[Path], NDArray[np.int64]]
 """Files and their labels."""
@@ -59,7 +60,7 @@ def list_split(split: Path, names: list[str], classes: list[str]) -> Listing:
     for name in names:
         found = find_images(split / name)
         if not found:
-            raise ValueError(f"{split / name}: holds no .jpg, .jpeg or .png file; add images or remove the folder")
+            raise ValueError(f"{split / name}: holds no {LISTED} file; add images or remove the folder")
         paths += found
         labels += [labels_of[name]] * len(found)
     return paths, np.array(labels, np.int64)

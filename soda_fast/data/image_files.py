@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from soda_fast.data.dataset import RGB
 from soda_fast.data.image_set import FileImages, ImageSet, UnreadableImage
 from soda_fast.store.pictures import PictureError, read_header
+from soda_fast.store.suffixes import OTHERS, SUFFIXES, refuse_others
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _SCAN_THREADS = 8  # headers on a network file system wait rather than compute
 _MEASURED_IMAGES = 2048
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files anywhere under a folder, sorted; hidden files and folders and other suffixes are left out.
+    """Image files anywhere under a folder, sorted; hidden files and folders and what is no image are left out.
 
     Links to folders are followed, to each folder once: one that leads back would give its images again and again.
 
     Raises:
-        ValueError: a folder cannot be read; names it.
+        ValueError: a folder cannot be read, or there are images of formats that are not; names them.
     """
     found: list[Path] = []
+    others: list[str] = []
     seen = {_identity(folder)}
 
     def is_new(path: Path) -> bool:
@@ -36,9 +37,13 @@ def find_images(folder: Path) -> list[Path]:
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(parent, name))]
-        found += [
-            Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
+        for name in files:
+            suffix = "" if name.startswith(".") else Path(name).suffix.lower()
+            if suffix in SUFFIXES:
+                found.append(Path(parent, name))
+            elif suffix in OTHERS:
+                others.append(name)
+    refuse_others(str(folder), others)
     return sorted(found)
 
 

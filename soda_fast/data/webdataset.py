@@ -1,4 +1,6 @@
-"""Tar shards as WebDataset has them: KEY.jpg, .jpeg or .png with KEY.cls or KEY.json, side by side in one tar.
+"""Tar shards as WebDataset has them: images with KEY.cls or KEY.json beside each, in one tar.
+
+KEY.jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff.
 
 They are read where they are. What lies where is indexed once, beside the shards, or in the user's cache where
 that folder cannot be written.
@@ -13,6 +15,7 @@ from soda_fast.data.cache import cached, stamps
 from soda_fast.data.shard_images import ShardImages
 from soda_fast.store import tar_index, workers
 from soda_fast.store.layout import ROW
+from soda_fast.store.suffixes import LISTED
 
 _VERSION, _INDEX = 1, "index.npy"
 
@@ -53,5 +56,5 @@ def _index(shards: list[Path]) -> NDArray[np.void]:
     tasks = [(number, str(path)) for number, path in enumerate(shards)]
     rows = [row for part in workers.run(tar_index.rows_of, tasks, len(tasks), "indexing shards") for row in part]
     if not rows:
-        raise ValueError(f"{shards[0].parent}: its shards hold no .jpg, .jpeg or .png file")
+        raise ValueError(f"{shards[0].parent}: its shards hold no {LISTED} file")
     return np.array(rows, ROW)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from soda_fast.data.image_files import SUFFIXES
 from soda_fast.data.tiny_imagenet import read_annotations
 from soda_fast.prepare.archives import Member
 from soda_fast.store.entries import Entry
+from soda_fast.store.suffixes import OTHERS, SUFFIXES, refuse_others
 
 Splits = dict[str, list[Entry]]
 
@@ -15,13 +15,13 @@ def folder_members(archive: Path, members: Sequence[Member]) -> tuple[list[str],
     """Classes, and the entries of train and of test or else val. Raises ValueError where there are none."""
     top = _top(archive, members)
     stamp = archive.stat().st_mtime_ns
-    train = _by_class(members, f"{top}train/")
+    train = _by_class(archive, members, f"{top}train/")
     if not train:
         raise ValueError(f"{archive}: holds no class folders of images in {top}train/")
     classes = sorted(train)
     splits = {"train": _entries(train, classes, stamp)}
     for name in ("test", "val"):
-        found = _by_class(members, f"{top}{name}/")
+        found = _by_class(archive, members, f"{top}{name}/")
         if found:
             unknown = sorted(set(found) - set(classes))
             if unknown:
@@ -35,7 +35,7 @@ def tiny_imagenet_members(archive: Path, members: Sequence[Member]) -> tuple[lis
     """The same for Tiny-ImageNet, whose validation labels are in a file."""
     top = _top(archive, members)
     stamp = archive.stat().st_mtime_ns
-    train = _by_class(members, f"{top}train/")
+    train = _by_class(archive, members, f"{top}train/")
     classes = sorted(train)
     by_name = {member.name: member for member in members}
     annotations = f"{top}val/val_annotations.txt"
@@ -61,15 +61,20 @@ def _top(archive: Path, members: Sequence[Member]) -> str:
     return f"{shortest}/".removeprefix("/")
 
 
-def _by_class(members: Sequence[Member], prefix: str) -> dict[str, list[Member]]:
-    """Images below `prefix` by class, sorted as paths; hidden files and other suffixes are left out."""
+def _by_class(archive: Path, members: Sequence[Member], prefix: str) -> dict[str, list[Member]]:
+    """Images below `prefix` by class, sorted as paths; hidden files and what is no image are left out."""
     found: dict[str, list[Member]] = {}
+    others: list[str] = []
     for member in sorted(members, key=lambda member: PurePosixPath(member.name)):
         name, _, rest = member.name.removeprefix(prefix).partition("/")
-        if not member.name.startswith(prefix) or not rest or PurePosixPath(rest).suffix.lower() not in SUFFIXES:
+        suffix = PurePosixPath(rest).suffix.lower()
+        if not member.name.startswith(prefix) or any(part.startswith(".") for part in (name, *rest.split("/"))):
             continue
-        if not any(part.startswith(".") for part in (name, *rest.split("/"))):
+        if suffix in SUFFIXES:
             found.setdefault(name, []).append(member)
+        elif suffix in OTHERS:
+            others.append(f"{name}/{rest}")
+    refuse_others(f"{archive}: {prefix}", others)
     return found
 
 

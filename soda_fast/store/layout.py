@@ -3,7 +3,7 @@
 A store is a folder, NAME-store, renamed into place when whole:
 
     store.json            data set, classes, counts, and every file with its size and SHA-256
-    train-00000.tar ...   KEY.jpg or KEY.png as they were, KEY.cls with the label; any WebDataset reader opens them
+    train-00000.tar ...   images (KEY.jpg, ..) as they were, KEY.cls with the label; any WebDataset reader opens them
     train.index.npy       a row of ROW for each image, in order; read by memory map
     train.names.txt       the images' original names, one JSON string a line
     test-00000.tar ...    the test split, if there is one

@@ -15,7 +15,8 @@ from PIL import Image
 from soda_fast.store.structure import bit_depth, is_plain
 
 # MPO is a JPEG with more pictures behind the first.
-_FORMATS = frozenset({"JPEG", "MPO", "PNG"})
+_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF"})
+_ONE_PICTURE = frozenset({"WEBP", "TIFF"})
 _GREY_16 = frozenset({"I", "I;16", "I;16B", "I;16L"})
 _MODES = frozenset({"RGB", "RGBA", "CMYK", "L", "LA", "P", "1"})
 _ORIENTATION = 0x0112
@@ -128,7 +129,10 @@ def encode_png(pixels: NDArray[np.uint8], compress_level: int = 6) -> bytes:
 def _check_kind(image: Image.Image) -> None:
     if image.format not in _FORMATS:
         raise PictureError(f"is a {image.format} file; convert it to JPEG or PNG, or remove it")
-    if image.mode not in _MODES | _GREY_16:
+    if image.format in _ONE_PICTURE and getattr(image, "n_frames", 1) > 1:
+        raise PictureError(f"holds {getattr(image, 'n_frames', 1)} pictures; keep one of them, or remove it")
+    # 32 bits in a TIFF have the mode that some versions of Pillow give to a PNG's 16.
+    if image.mode not in _MODES | _GREY_16 or (image.format == "TIFF" and image.mode == "I"):
         raise PictureError(f"has pixels of Pillow's mode {image.mode}; convert it to 8-bit RGB, or remove it")
 
 

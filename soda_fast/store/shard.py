@@ -12,9 +12,13 @@ from soda_fast.files import sync_directory, write_atomically
 from soda_fast.store.entries import Entry
 from soda_fast.store.layout import FileRecord, damage
 from soda_fast.store.pictures import inspect
+from soda_fast.store.suffixes import SUFFIXES
 
 _BLOCK = 512
-_SUFFIXES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"))
+_SUFFIXES = (
+    *((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp")),
+    *((b"II*\0", ".tif"), (b"MM\0*", ".tif")),
+)
 Row = tuple[int, int, int, int, int, int, int]
 
 
@@ -125,7 +129,8 @@ def _suffix(content: bytes, name: str) -> str:
     for start, suffix in _SUFFIXES:
         if content.startswith(start):
             return suffix
-    return ".png" if PurePosixPath(name).suffix.lower() == ".png" else ".jpg"
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if suffix in SUFFIXES else ".jpg"
 
 
 def _member(name: str, content: bytes) -> list[bytes]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from soda_fast.store.entries import FileRange
 from soda_fast.store.pictures import inspect
 from soda_fast.store.shard import Row
+from soda_fast.store.suffixes import OTHERS, SUFFIXES, refuse_others
 from soda_fast.store.tar_end import require_end
 
-_IMAGES = ("jpg", "jpeg", "png")
+_IMAGES, _OTHERS = ({suffix[1:] for suffix in suffixes} for suffixes in (SUFFIXES, OTHERS))
 
 
 def rows_of(task: tuple[int, str], advance: Callable[[], None]) -> list[Row]:
@@ -21,11 +22,13 @@ def rows_of(task: tuple[int, str], advance: Callable[[], None]) -> list[Row]:
         advance: called when done.
 
     Raises:
-        ValueError: damaged, compressed, or an image without a label; names the shard and the sample.
+        ValueError: damaged, compressed, an image without a label or of a format that is not read; names the shard and
+            the sample.
     """
     number, path = task
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
+    others: dict[str, str] = {}
     size = Path(path).stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:
@@ -33,6 +36,8 @@ def rows_of(task: tuple[int, str], advance: Callable[[], None]) -> list[Row]:
                 folder, _, file = info.name.rpartition("/")
                 stem, _, suffix = file.partition(".")
                 key, suffix = f"{folder}/{stem}", suffix.lower()
+                if suffix in _OTHERS:
+                    others[key] = info.name
                 if not info.isreg() or info.sparse or suffix not in (*_IMAGES, "cls", "json"):
                     continue
                 if info.offset_data + info.size > size:
@@ -49,6 +54,7 @@ def rows_of(task: tuple[int, str], advance: Callable[[], None]) -> list[Row]:
             require_end(archive, path)
     except (tarfile.TarError, RecursionError) as error:
         raise ValueError(f"{path}: is no whole uncompressed tar ({error}); get or make the shard again") from error
+    refuse_others(path, [name for key, name in others.items() if key not in images])
     missing = [key for key in images if key not in labels]
     if missing:
         raise ValueError(f"{path}: sample {missing[0].lstrip('/')} has no label in a .cls or .json file beside it")

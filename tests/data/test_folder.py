@@ -103,7 +103,11 @@ def test_imagenet_is_a_folder_with_known_statistics(tmp_path: Path) -> None:
         ([], [], r"data.root .*: has no folder train/; put one folder for each class into it"),
         ([], ["train"], r"train: holds no class folders"),
         (["train/1.png"], [], r"train: holds no class folders"),
-        (["train/a/1.png"], ["train/b"], r"train/b: holds no .jpg, .jpeg or .png file; add images or remove"),
+        (
+            ["train/a/1.png"],
+            ["train/b"],
+            r"train/b: holds no .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff file; add images or remove",
+        ),
         (
             ["train/a/1.png", "test/b/1.png"],
             [],

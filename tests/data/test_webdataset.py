@@ -119,7 +119,7 @@ def test_bad_images_in_shards_are_named_and_replaced(tmp_path: Path) -> None:
         ([("1.jpg", b"x"), ("1.cls", b"cat")], "w:", r"0.tar, 1.cls: holds no class's number; labels are integers"),
         ([("1.jpg", b"x"), ("1.cls", b"-1")], "w:", r"0.tar, 1.cls: holds -1; labels are integers from 0"),
         ([("1.jpg", b"x"), ("1.png", b"x"), ("1.cls", b"0")], "w:", r"sample 1 has two images or comes twice"),
-        ([("1.txt", b"x")], "w:", r"its shards hold no .jpg, .jpeg or .png"),
+        ([("1.txt", b"x")], "w:", r"its shards hold no .jpg, .jpeg, .png, .webp"),
         ([("1.jpg", b"x"), ("1.cls", b"0")], "w:gz", r"0.tar: is no whole uncompressed tar"),
     ],
 )
