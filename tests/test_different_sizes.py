@@ -12,6 +12,7 @@ from soda_fast.cli import main
 CONFIG = Path(__file__).parents[1] / "configs" / "imagenet64.yaml"
 
 
+@pytest.mark.slow
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--dry-run", "--processes", "64", "--gpu-memory-gib", "80"]
     assert main(["train", str(CONFIG), *options, "perf.compile=false"]) == 0
