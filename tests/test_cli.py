@@ -42,7 +42,8 @@ def test_a_run_leaves_what_the_readme_says(run: Path) -> None:
     assert [line["images_seen"] for line in probes] == [12, 24]
     assert any("linear-reference/pooled" in line for line in lines)
     picture = np.asarray(Image.open(run / "samples" / "000000000024.png"))
-    assert picture.shape == (3 * 66 - 2, 3 * 66 - 2, 3)
+    assert picture.shape[0] == 3 * 66 - 2
+    assert picture.shape[1] > 3 * 66 - 2  # the words beside it
     assert picture.std() > 10
 
 

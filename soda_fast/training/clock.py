@@ -43,6 +43,26 @@ class Clock:
         return pace
 
 
+class ShareTimer:
+    """As a context manager, again and again: which share of the time since its making is spent inside."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._made = now()
+        self.seconds = 0.0
+
+    @property
+    def share(self) -> float:
+        """0..1."""
+        return self.seconds / max(self._now() - self._made, 1e-9)
+
+    def __enter__(self) -> None:
+        self._entered = self._now()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += self._now() - self._entered
+
+
 class SaveTimer:
     """When a checkpoint is due by the clock on the wall.
 

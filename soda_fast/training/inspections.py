@@ -9,11 +9,15 @@ from soda_fast.data import Dataset
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.training.clock import ShareTimer
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.probes import Probes
 from soda_fast.training.samples import Samples
 
 PICTURE = "pictures"
+LARGEST_SHARE = 0.01
+"""Of the time, that pictures should take."""
+_WORTH_A_WORD_S = 5.0
 
 
 class Inspections:
@@ -28,6 +32,7 @@ class Inspections:
     ) -> None:
         self._processes, self._run, self._metrics = processes, run, metrics
         self.samples, self.probes = Samples(config, dataset, processes), Probes(config, dataset, processes)
+        self.drawing, self._warned = ShareTimer(), False
         # Quick ones first.
         self._intervals = {PICTURE: config.sampling.every_images, **self.probes.schedule}
 
@@ -51,14 +56,23 @@ class Inspections:
         self._metrics.say(f"{images_seen:,} images: {shown} (train images held out of the probe)")
 
     def _write_picture(self, images_seen: int, model: SODA) -> None:
-        picture = self.samples.grid(model)
+        with self.drawing:
+            picture = self.samples.grid(model)
 
-        def write() -> None:
-            with self._metrics.tolerating("the picture"):
-                self.samples.save(self._picture_path(images_seen), picture)
-                self._metrics.image(images_seen, "samples", picture)
+            def write() -> None:
+                with self._metrics.tolerating("the picture"):
+                    self.samples.save(self._picture_path(images_seen), picture)
+                    self._metrics.image(images_seen, "samples", picture)
 
-        self._processes.on_main(write)
+            self._processes.on_main(write)
+        share, seconds = self.drawing.share, self.drawing.seconds
+        self._metrics.write(images_seen, {"samples_share": share})
+        if share > LARGEST_SHARE and seconds > _WORTH_A_WORD_S and not self._warned:
+            self._warned = True
+            self._metrics.warn(
+                f"pictures have taken {100 * share:.1f} % of the time so far ({seconds:,.0f} s); raise "
+                "sampling.every_images, or lower sampling.images or sampling.steps"
+            )
 
     def _done(self, images_seen: int, names: Collection[str]) -> Iterator[str]:
         keys = recorded_at(self._run.path / "metrics.jsonl", images_seen)

@@ -9,10 +9,11 @@ from torch import Tensor
 from soda_fast.build import view_rays
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
-from soda_fast.evaluation.reconstruction import image_grid, save_png
+from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.sampling import denoise_under, sample_images, starting_noise
+from soda_fast.synthesis.picture import Picture, Row, draw
 
 
 class Samples:
@@ -31,7 +32,12 @@ class Samples:
         rays = view_rays(self.config, batch.target_camera, data.target_size)
         reconstructed = sample_images(denoise_under(model.denoise, rays), self.config, z, x_T)
         reshard(model)
-        return image_grid([self._visible(batch.source), batch.target, reconstructed])
+        rows = {
+            "source": self._visible(batch.source),
+            "target": batch.target,
+            "made from\nthe source's z": reconstructed,
+        }
+        return draw(Picture([Row(caption, images) for caption, images in rows.items()]))
 
     def save(self, path: Path, picture: np.ndarray) -> None:
         """Write a grid as PNG."""
