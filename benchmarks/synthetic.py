@@ -18,6 +18,9 @@ def synthetic_parts(config: Config, device: torch.device, world_size: int = 1) -
         target = torch.rand(n, 3, config.data.target_size, config.data.target_size, generator=generator, device=device)
         if device.type == "cuda":  # as the loader's
             source, target = (x.contiguous(memory_format=torch.channels_last) for x in (source, target))
-        return Batch(source, target, position, position, position)
+        if config.model.pose == "none":
+            return Batch(source, target, position, position, position)
+        cameras = torch.randn(2, n, 3, 4, generator=generator, device=device)
+        return Batch(source, target, position, position, position, *cameras)
 
     return [part(number) for number in range(accumulate)]

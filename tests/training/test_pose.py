@@ -10,6 +10,8 @@ from spawn import run_in_processes
 from training.tiny import BATCH, losses, run_tiny, tiny_tree, weights_hash
 
 import soda_fast
+from benchmarks.synthetic import synthetic_parts
+from soda_fast.build import view_rays
 from soda_fast.config import config_from_tree, load_config
 from soda_fast.describe import describe
 from soda_fast.export import export
@@ -79,6 +81,15 @@ def test_memory_and_arithmetic_count_the_rays(root: Path, tmp_path: Path) -> Non
     texts = [describe(config_from_tree(tree(root, tmp_path, pose=pose))) for pose in ("none", "rays")]
     assert texts[0] != texts[1]
     assert "12 images" in texts[1]
+
+
+def test_batches_of_noise_have_cameras(root: Path, tmp_path: Path) -> None:
+    for pose in ("none", "rays"):
+        config = config_from_tree(tree(root, tmp_path, pose=pose))
+        for batch in synthetic_parts(config, torch.device("cpu")):
+            for camera, size in ((batch.source_camera, 8), (batch.target_camera, 8)):
+                rays = view_rays(config, camera, size)
+                assert (None if rays is None else rays.shape) == (None if pose == "none" else (BATCH, 24, 8, 8))
 
 
 def test_poses_that_are_missing_are_told_at_once(whole_run: Path, root: Path, tmp_path: Path) -> None:
