@@ -38,14 +38,18 @@ def cached(root: Path, name: str, key: object, make: Callable[[Path], None]) -> 
 
 
 def stamps(paths: Sequence[Path]) -> list[object]:
-    """What tells a file from one that was changed: its path, size and time. Raises ValueError for a missing one."""
+    """What tells a file from one that was changed: its path, size and time. Raises ValueError for a missing one.
+
+    However the way to the files is spelled (relative, through a link), they have the same path here.
+    """
     found: list[object] = []
+    folders = {folder: folder.resolve() for folder in {path.parent for path in paths}}
     for path in paths:
         try:
             status = path.stat()
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
-        found.append([str(path), status.st_size, status.st_mtime_ns])
+        found.append([str(folders[path.parent] / path.name), status.st_size, status.st_mtime_ns])
     return found
 
 

@@ -160,3 +160,17 @@ def test_a_dry_run_decodes_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
     assert main(["train", str(ROOT / "configs" / "demo_digits.yaml"), "--dry-run", *keys]) == 0
     assert "epochs of 20 images" in capsys.readouterr().out
     assert not list(tmp_path.glob(".soda-fast*"))
+
+
+def test_the_spelling_of_the_root_decodes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, with a slash at its end, through a link: the same files."""
+    images_in(tmp_path / "images" / "train" / "a")
+    root = tmp_path / "images"
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for spelled in (str(root), "images", "images/", "./link", f"{root}/../images"):
+        load_dataset(DataConfig(dataset="folder", root=spelled))
+        made.append([(path.name, path.stat().st_mtime_ns) for path in sorted(root.glob(".soda-fast-*-pixels-*"))])
+    assert len(made[0]) == 1
+    assert made == made[:1] * 5
