@@ -129,6 +129,8 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
         subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start)
         origin.report.parent.mkdir(parents=True, exist_ok=True)
         write_report(origin.report, subject, results, measured)
+        if dataset.note:
+            print(dataset.note)
         print(f"{dataset.name}, {subject.images_seen:,} images seen")
         if accuracies:
             print("top-1 accuracy in percent on the test split")

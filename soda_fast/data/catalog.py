@@ -9,6 +9,7 @@ from soda_fast.data.dataset import RGB, Dataset
 from soda_fast.data.digits import load_digits
 from soda_fast.data.executor import default_threads
 from soda_fast.data.folder import list_folder
+from soda_fast.data.folder import note_of as folder_note
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.pairs import check_pairs
@@ -18,6 +19,7 @@ from soda_fast.data.shard_images import load_store
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
 from soda_fast.data.unreadable import check_policy
 from soda_fast.data.webdataset import load_webdataset
+from soda_fast.data.webdataset import note_of as webdataset_note
 from soda_fast.store.layout import find_store
 
 __all__ = ["Dataset", "known_statistics", "known_train_images", "load_dataset"]
@@ -76,7 +78,14 @@ def load_dataset(data: DataConfig) -> Dataset:
         mean, std = mean or own_mean, std or own_std
     if min(std) <= 0:
         raise ValueError(f"data.std is {list(std)}; every channel's deviation must be positive")
-    return Dataset(data.dataset, train, test, class_names, mean, std, cameras, test_cameras)
+    return Dataset(data.dataset, train, test, class_names, mean, std, cameras, test_cameras, _note(data))
+
+
+def _note(data: DataConfig) -> str | None:
+    root = Path(data.root)
+    if data.dataset == "digits" or find_store(root, data.dataset) is not None:
+        return None
+    return webdataset_note(root) if data.dataset == "webdataset" else folder_note(root)
 
 
 def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:

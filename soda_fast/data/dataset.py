@@ -16,7 +16,7 @@ class Dataset:
 
     name: as in data.dataset. test: None where there is no test split. class_names: by label.
     mean, std: of the channels of training images, of values in [0, 1]. train_cameras, test_cameras: (N, 3, 4) float64,
-    of the whole images (poses.py); None where they are not known.
+    of the whole images (poses.py); None where they are not known. note: what a user should know of how it was found.
     """
 
     name: str
@@ -27,3 +27,4 @@ class Dataset:
     std: RGB
     train_cameras: NDArray[np.float64] | None = None
     test_cameras: NDArray[np.float64] | None = None
+    note: str | None = None

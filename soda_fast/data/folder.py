@@ -35,6 +35,18 @@ def list_folder(root: Path) -> tuple[list[str], Listing, Listing | None]:
     return classes, train, list_split(tests[0], test_classes, classes)
 
 
+def both_splits(where: str | Path, has_test: bool, has_val: bool) -> str | None:
+    """A sentence where one of two splits is taken for the test split."""
+    if not (has_test and has_val):
+        return None
+    return f"{where}: holds both test/ and val/; test/ is the test split, and val/ is not read"
+
+
+def note_of(root: Path) -> str | None:
+    """What a user should know of how a tree's splits were found."""
+    return both_splits(root, (root / "test").is_dir(), (root / "val").is_dir())
+
+
 def train_classes(root: Path) -> list[str]:
     """Sorted names of the folders in root/train. Raises ValueError if there are none."""
     return _class_folders(root / "train")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soda_fast.data.cache import cached, stamps
+from soda_fast.data.folder import both_splits
 from soda_fast.data.shard_images import ShardImages
 from soda_fast.store import tar_index, workers
 from soda_fast.store.layout import ROW
@@ -40,6 +41,11 @@ def load_webdataset(root: Path) -> tuple[ShardImages, ShardImages | None, tuple[
     if test is not None and test.labels.max() >= classes:
         raise ValueError(f"data.root {root}: test has label {test.labels.max()}, train only 0 to {classes - 1}")
     return train, test, tuple(str(label) for label in range(classes))
+
+
+def note_of(root: Path) -> str | None:
+    """What a user should know of how the splits were found."""
+    return both_splits(root, bool(_shards(root, "test")), bool(_shards(root, "val")))
 
 
 def _shards(root: Path, split: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from soda_fast.data.folder import both_splits
 from soda_fast.data.tiny_imagenet import read_annotations
 from soda_fast.prepare.archives import Member
 from soda_fast.store.entries import Entry
@@ -20,8 +21,11 @@ def folder_members(archive: Path, members: Sequence[Member]) -> tuple[list[str],
         raise ValueError(f"{archive}: holds no class folders of images in {top}train/")
     classes = sorted(train)
     splits = {"train": _entries(train, classes, stamp)}
-    for name in ("test", "val"):
-        found = _by_class(archive, members, f"{top}{name}/")
+    tests = {name: _by_class(archive, members, f"{top}{name}/") for name in ("test", "val")}
+    note = both_splits(archive, bool(tests["test"]), bool(tests["val"]))
+    if note:
+        print(note)
+    for name, found in tests.items():
         if found:
             unknown = sorted(set(found) - set(classes))
             if unknown:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from soda_fast.data.cifar import cifar_sources, load_cifar
-from soda_fast.data.folder import Listing, list_folder
+from soda_fast.data.folder import Listing, list_folder, note_of
 from soda_fast.data.image_files import find_images
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.data.poses import read_poses, require_poses
@@ -65,12 +65,19 @@ def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
         return _from_archive(dataset, archive, part, scratch)
     if dataset == "imagenet" and not (source / "train").is_dir():
         return imagenet.read_archives(source, part, scratch)
+    if dataset != "tiny_imagenet":
+        _tell(note_of(source))
     list_tree = list_tiny_imagenet if dataset == "tiny_imagenet" else list_folder
     classes, train_files, test_files = list_tree(source)
     splits = {"train": _file_entries(source, train_files)}
     if test_files is not None:
         splits["test"] = _file_entries(source, test_files)
     return Contents(dataset, tuple(classes), splits, _poses(source, splits))
+
+
+def _tell(note: str | None) -> None:
+    if note:
+        print(note)
 
 
 def _poses(source: Path, splits: Mapping[str, Sequence[Entry]]) -> str | None:

@@ -347,6 +347,8 @@ class Trainer:
 
     def _announce(self) -> None:
         self._tell()
+        if self.dataset.note:
+            self.metrics.say(self.dataset.note)
         if self.accounting.notice:
             self.metrics.say(self.accounting.notice)
         warning = horizon_warning(self.config, len(self.dataset.train))

@@ -1,12 +1,16 @@
 """Class folders and Tiny-ImageNet's tree."""
 
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from training.tiny import run_tiny
+from training.tiny import tiny_tree as tiny_run
 
+from soda_fast.cli import main
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.image_set import FileImages
@@ -191,3 +195,28 @@ def test_the_real_tiny_imagenet_is_read(tmp_path: Path) -> None:
     assert (np.bincount(dataset.test.labels) == 50).all()
     assert (dataset.train.heights == 64).all()
     assert (dataset.train.widths == 64).all()
+
+
+def test_of_two_test_splits_it_is_told_which_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "tree", "train/a/1.png", "train/a/2.png", "val/a/3.png")
+    assert load(tmp_path / "tree").note is None
+    write(tmp_path / "tree", "test/a/4.png")
+    said = f"{tmp_path / 'tree'}: holds both test/ and val/; test/ is the test split, and val/ is not read"
+    dataset = load(tmp_path / "tree")
+    assert names(dataset.test, tmp_path) == ["tree/test/a/4.png"]
+    assert dataset.note == said
+    run_tiny(tiny_run(tmp_path / "run", 1) | {"data": folder_data(tmp_path / "tree")})
+    assert said in capsys.readouterr().out
+    assert main(["prepare", "folder", "--root", str(tmp_path / "tree"), "--processes", "1"]) == 0
+    assert said in capsys.readouterr().out
+    assert load(tmp_path / "tree").note is None, "a store has one"
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path in sorted((tmp_path / "tree").glob("t*/a/*.png")) + sorted((tmp_path / "tree").glob("val/a/*.png")):
+            archive.write(path, path.relative_to(tmp_path / "tree").as_posix())
+    command = ["prepare", "folder", "--root", str(tmp_path), "--source", str(tmp_path / "x.zip"), "--processes", "1"]
+    assert main(command) == 0
+    assert "x.zip: holds both test/ and val/" in capsys.readouterr().out
+
+
+def folder_data(root: Path) -> dict[str, object]:
+    return {"dataset": "folder", "root": str(root), "source_size": 8, "target_size": 8}
