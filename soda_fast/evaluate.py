@@ -25,7 +25,7 @@ from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
 from soda_fast.pretrained import load_run
 from soda_fast.probing import Encode, Prober, encode_features, encode_pixels
-from soda_fast.run_directory import RunDirectory
+from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.synthesis.studio import Studio
 from soda_fast.train import resolve
 from soda_fast.training.checkpoint_files import read_manifest
@@ -38,7 +38,8 @@ Encoders = Mapping[str, Callable[[Processes], Encode]]
 class _Origin:
     """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject.
 
-    model: a run's, whose made images are measured in the features of the first encoder; None: none are.
+    model: a run's, whose made images are measured in the features of the first encoder; None: none are. made_by: its
+    checkpoint.
     """
 
     run: RunDirectory
@@ -46,7 +47,8 @@ class _Origin:
     checkpoint: str
     images_seen: int
     weights: str
-    model: SODA | None
+    model: SODA | None = None
+    made_by: str = ""
 
 
 def evaluate(
@@ -69,7 +71,8 @@ def evaluate(
         encoders["untrained"] = lambda p: encode_features(_frozen(build_model(config), p))
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
-    origin = _Origin(run, run.evaluation, checkpoint.name, read_manifest(checkpoint)["images_seen"], "EMA", model)
+    seen = read_manifest(checkpoint)["images_seen"]
+    origin = _Origin(run, run.evaluation, checkpoint.name, seen, "EMA", model, checkpoint.name)
     dataset = load_dataset(config.data)
     _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
 
@@ -89,11 +92,23 @@ def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path 
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
     module = build_encoder(spec, weights, dataset)
-    makes_images = any(name in OF_MADE_IMAGES for name in config.evaluation.protocols)
-    model = load_run(run)[0] if makes_images else None
+    model, made_by = None, ""
+    if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
+        model, made_by = _maker(run, config)
     report = run.path / f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)}.json"
-    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model)
+    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by)
     _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
+
+
+def _maker(run: RunDirectory, config: Config) -> tuple[SODA, str]:
+    """The model of the run whose made images are measured, and its checkpoint's name."""
+    model, saved, checkpoint = load_run(run)
+    for key, (trained, wanted) in find_changes(saved, config).items():
+        raise ValueError(
+            f"{run.path} was trained with {key} = {trained!r}, not {wanted!r}; to measure its images, give the run "
+            "directory in place of the YAML file"
+        )
+    return model, checkpoint.name
 
 
 def _own_weights(spec: str) -> str:
@@ -121,7 +136,8 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
             results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
             made = None
             if origin.model is not None and first is None:
-                made = MadeImages(Studio(_frozen(origin.model, processes), dataset, config, processes))
+                studio = Studio(_frozen(origin.model, processes), dataset, config, processes)
+                made = MadeImages(studio, origin.made_by)
             measured[name] = measure(measures, encode, config, dataset, processes, made)
             first = first or provider
         if not processes.is_main:

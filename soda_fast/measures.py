@@ -31,11 +31,11 @@ class MadeImages:
     """Test images and what a run's model makes, each made once, with 256 levels as a file would hold them.
 
     All (N, 3, T, T) float32 in [0, 1] on the processes' device, N = evaluation.made_images or all there are. Every
-    attribute is a collective.
+    attribute is a collective. checkpoint: the model's, by name.
     """
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    def __init__(self, studio: Studio, checkpoint: str) -> None:
+        self.studio, self._checkpoint = studio, checkpoint
         self._indices = studio.choose(studio.config.evaluation.made_images)
 
     def __len__(self) -> int:
@@ -46,6 +46,7 @@ class MadeImages:
         """How they are made."""
         sampling, seed = self.studio.config.sampling, self.studio.config.run.seed
         return {
+            "made_by": self._checkpoint,
             "images": len(self),
             "solver": sampling.solver,
             "steps": sampling.steps,

@@ -90,6 +90,8 @@ def test_features_of_another_encoder(run: Path, capsys: pytest.CaptureFixture[st
     other = measured(run / "evaluation-torchvision-resnet18.json")
     assert other["torchvision:resnet18 reconstruction PSNR"] == own["trained reconstruction PSNR"]
     assert other["torchvision:resnet18 frechet Frechet distance output"] > 0
+    entry = json.loads((run / "evaluation-torchvision-resnet18.json").read_text())["measures"][0]
+    assert entry["setting"]["made_by"] == "images-000000000036"
     capsys.readouterr()
     assert main(["compare", str(run)]) == 0
     table = capsys.readouterr().out
@@ -106,6 +108,19 @@ def test_dci_of_baselines_too(run: Path) -> None:
         for measure in ("disentanglement", "completeness", "informativeness (error)")
     }
     assert all(0 < value < 1.2 for value in found.values())
+
+
+def test_images_of_a_run_that_the_file_does_not_describe(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text((run / "config.yaml").read_text())
+    options = ["--protocols", "reconstruction", "--encoder", "torchvision:resnet18"]
+    assert evaluate(file, *options) == 0
+    assert evaluate(file, "diffusion.prediction=v", *options) == 2
+    error = capsys.readouterr().err
+    assert "diffusion.prediction = 'noise', not 'v'" in error
+    assert "give the run directory" in error
 
 
 @pytest.mark.parametrize(
