@@ -12,6 +12,7 @@ from soda_fast.build import build_model
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import fingerprint
+from soda_fast.data.unreadable import tell_replaced
 from soda_fast.encoders import RUN, build_encoder, encode_module
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
@@ -130,9 +131,11 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
     measured: dict[str, list[Measurement]] = {}
     with start_processes() as processes:
         first: CachedFeatures | None = None
+        replaced: dict[str, set[int]] = {"train": set(), "test": set()}
         for name, build in encoders.items():
             encode = build(processes)
-            provider = Prober(config, dataset, processes).provider(encode, dataset.train, dataset.test)
+            prober = Prober(config, dataset, processes)
+            provider = prober.provider(encode, dataset.train, dataset.test)
             results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
             made = None
             if origin.model is not None and first is None:
@@ -140,13 +143,20 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
                 made = MadeImages(studio, origin.made_by)
             measured[name] = measure(measures, encode, config, dataset, processes, made)
             first = first or provider
+            for part in processes.gather(prober.replaced):
+                for split in ("train", "test"):
+                    replaced[split] |= part[split].keys()
         if not processes.is_main:
             return
-        subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start)
+        counts = {split: len(found) for split, found in replaced.items()}
+        subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start, counts)
         origin.report.parent.mkdir(parents=True, exist_ok=True)
         write_report(origin.report, subject, results, measured)
         if dataset.note:
             print(dataset.note)
+        for split, count in counts.items():
+            if count:
+                print(tell_replaced(split, count))
         print(f"{dataset.name}, {subject.images_seen:,} images seen")
         if accuracies:
             print("top-1 accuracy in percent on the test split")
@@ -165,7 +175,14 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
                 print(f"plot:        {path}")
 
 
-def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.device, seconds: float) -> Subject:
+def _subject(
+    config: Config,
+    dataset: Dataset,
+    origin: _Origin,
+    device: torch.device,
+    seconds: float,
+    replaced_images: Mapping[str, int],
+) -> Subject:
     assert dataset.test is not None, "checked by _evaluate"
     splits = {"train": dataset.train, "test": dataset.test}
     mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
@@ -185,6 +202,7 @@ def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.de
         seeds=_seeds(config),
         device=_describe(device),
         seconds=seconds,
+        replaced_images=replaced_images,
     )
 
 

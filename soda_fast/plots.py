@@ -14,6 +14,7 @@ from torch import Tensor
 
 from soda_fast.data import Dataset
 from soda_fast.data.image_set import ImageSet
+from soda_fast.data.unreadable import Readable
 from soda_fast.evaluation.knn import knn_predictions, nearest
 from soda_fast.evaluation.numerics import full_precision, l2_normalize
 from soda_fast.evaluation.provider import CachedFeatures
@@ -95,12 +96,15 @@ def picture_of_neighbours(train: Tensor, test: Tensor, bank: ImageSet, queries: 
     chosen = np.unique(np.linspace(0, len(queries) - 1, min(_QUERIES, len(queries))).astype(np.int64))
     with full_precision():
         rows = nearest(test[torch.from_numpy(chosen)], train, min(_NEIGHBOURS, len(bank)))[1].cpu()
-    columns = [[_tile(queries, int(q)), *(_tile(bank, int(i)) for i in near)] for q, near in zip(chosen, rows)]
+    shown_bank, shown_queries = Readable(bank, "replace"), Readable(queries, "replace")
+    columns = [
+        [_tile(shown_queries, int(q)), *(_tile(shown_bank, int(i)) for i in near)] for q, near in zip(chosen, rows)
+    ]
     return image_grid([torch.stack(row) for row in zip(*columns)])
 
 
-def _tile(images: ImageSet, index: int) -> Tensor:
-    """(3, S, S) in [0, 1]."""
+def _tile(images: Readable, index: int) -> Tensor:
+    """(3, S, S) in [0, 1]; of an unreadable image the one whose features stood in for its own."""
     picture = Image.fromarray(images.decode(index)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
 
@@ -156,8 +160,9 @@ def _project(
 
     assert data.test is not None, "the caller evaluates on a test split"
     names = [data.class_names[label] for label in labels]
+    test = Readable(data.test, "replace")
     pictures = torch.nn.functional.interpolate(
-        torch.stack([_tile(data.test, int(index)) for index in indices]), size=32, mode="area"
+        torch.stack([_tile(test, int(index)) for index in indices]), size=32, mode="area"
     )
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(features, metadata=names, label_img=pictures, global_step=step, tag="test")

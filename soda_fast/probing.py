@@ -51,10 +51,14 @@ class Prober:
         config: resolved.
         dataset: gives mean and deviation.
         processes: this process among those that take part.
+
+    Attributes:
+        replaced: unreadable images that this process met, by split and index, and what to say of them.
     """
 
     def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
         self.config, self.dataset, self.processes = config, dataset, processes
+        self.replaced: dict[Split, dict[int, str]] = {"train": {}, "test": {}}
         self._views: dict[View, ViewConfig] = {
             "reference": config.evaluation.view.as_view(),
             "standard": STANDARD_VIEW,
@@ -64,14 +68,14 @@ class Prober:
         """Features of a training and a test split for `run_protocol`."""
         splits: dict[Split, ImageSet] = {"train": train, "test": test}
         return CachedFeatures(
-            encode_clean=lambda split: self._features(encode, splits[split]),
-            encode_augmented=lambda view, epoch: self._features(encode, train, self._views[view], epoch),
+            encode_clean=lambda split: self._features(encode, split, splits[split]),
+            encode_augmented=lambda view, epoch: self._features(encode, "train", train, self._views[view], epoch),
             descriptions={name: describe_view(view) for name, view in self._views.items()},
             split_labels={name: torch.from_numpy(images.labels) for name, images in splits.items()},
         )
 
     def _features(
-        self, encode: Encode, images: ImageSet, view: ViewConfig | None = None, epoch: int = 0
+        self, encode: Encode, split: Split, images: ImageSet, view: ViewConfig | None = None, epoch: int = 0
     ) -> dict[str, Tensor]:
         """{name: (len(images), D)}; through the random view of an epoch, or clean."""
         data, processes = self.config.data, self.processes
@@ -86,6 +90,7 @@ class Prober:
             view=view,
             seed=self.config.run.seed,
             epoch=epoch,
+            replaced=self.replaced[split],
         )
         dtype = torch.bfloat16 if self.config.evaluation.feature_precision == "bf16" else torch.float32
         normalize = self.config.evaluation.l2_normalize

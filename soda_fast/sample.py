@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from soda_fast.config import Config
 from soda_fast.data import load_dataset
+from soda_fast.data.unreadable import tell_replaced
 from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.parallel import start_processes
 from soda_fast.pretrained import load_run
@@ -44,13 +45,16 @@ def sample(
     images_seen = read_manifest(checkpoint)["images_seen"]
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
         model = model.eval().requires_grad_(False).to(processes.device)
-        picture = TASKS[task](Studio(model, dataset, config, processes))
+        studio = Studio(model, dataset, config, processes)
+        picture = TASKS[task](studio)
         path = run.samples / f"{task}-{images_seen:012d}.png"
 
         def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_png(path, draw(picture, _title(task, config, images_seen)))
             print(f"wrote {path}")
+            if studio.replaced:
+                print(tell_replaced("train" if dataset.test is None else "test", len(studio.replaced)))
 
         processes.on_main(write)
 

@@ -18,7 +18,7 @@ from soda_fast.data.order import local_positions, sample_indices
 from soda_fast.data.pairs import Pairs
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.transfer import to_device
-from soda_fast.data.unreadable import Readable, Replaced
+from soda_fast.data.unreadable import Readable, Replaced, describe_replaced
 from soda_fast.data.view_cameras import ViewCameras
 from soda_fast.data.views import ViewPlan, check_view, clean_plan, plan
 
@@ -163,6 +163,7 @@ def iterate_views(
     seed: int = 0,
     epoch: int = 0,
     stream: str = "probe",
+    replaced: dict[int, str] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised views without noise, for feature extraction.
 
@@ -175,6 +176,7 @@ def iterate_views(
         device: where the views end up.
         view: how to draw the views; None: the central square.
         seed, epoch, stream: what the drawn views follow from, with each image's index.
+        replaced: gets the unreadable images that others stand in for, and what to say of them; None: each is a warning.
 
     Yields:
         (B, 3, size, size) float32 and (B,) int64 indices, in the order of `batches`.
@@ -203,9 +205,13 @@ def iterate_views(
 
     prefetched = Prefetcher(make, data.prefetch_batches, device, list)
     try:
-        yield from prefetched
-        for replaced in readable.replaced:
-            warnings.warn(f"{replaced.cause}: {images.describe(replaced.by)} stands in for it", stacklevel=2)
+        for batch in prefetched:
+            if replaced is not None:
+                replaced |= {found.index: describe_replaced(found, images) for found in readable.replaced}
+            yield batch
+        if replaced is None:
+            for found in readable.replaced:
+                warnings.warn(describe_replaced(found, images), stacklevel=2)
     finally:
         prefetched.close()
         execute.close()

@@ -39,6 +39,19 @@ class Replaced:
     by: int
 
 
+def describe_replaced(replaced: Replaced, images: ImageSet) -> str:
+    """In a line."""
+    return f"{replaced.cause}: {images.describe(replaced.by)} stands in for it"
+
+
+def tell_replaced(split: str, count: int) -> str:
+    """What to say of `count` images of a split that others stood in for."""
+    return (
+        f"{count:,} {split} images cannot be read, and others of their classes stand in for them (soda-fast prepare "
+        "--check names all)"
+    )
+
+
 def map_readable(pool: Executor, function: Callable[[int], T], arguments: Sequence[int]) -> list[T]:
     """function of all arguments in the pool's threads. Raises UnreadableImages naming all that are."""
 
@@ -97,6 +110,17 @@ class Readable:
                 if self._policy == "error":
                     raise
                 self._causes |= {found.index: str(found) for found in error.found}
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB pixels of an image or of its stand-in. Raises ValueError as `views` does."""
+        while True:
+            shown = int(self.shown(np.array([index]))[0])
+            try:
+                return self._images.decode(shown)
+            except UnreadableImage as error:
+                if self._policy == "error":
+                    raise
+                self._causes[error.index] = str(error)
 
     def shown(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The images themselves, or their stand-ins as far as is known: of the shape of `indices`."""

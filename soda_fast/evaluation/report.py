@@ -24,6 +24,7 @@ class Subject:
     images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"). dataset_hash, split_sizes:
     of each split. transform: of clean images, in words. features: how they are kept, in words. seed: of the run and of
     the views. seeds: of the linear protocols. device: in words. seconds: that the evaluation took.
+    replaced_images: of each split, unreadable ones that others stood in for.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Subject:
     seeds: tuple[int, ...]
     device: str
     seconds: float
+    replaced_images: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _report(
         "transform": subject.transform,
         "features": subject.features,
         "split_sizes": dict(subject.split_sizes),
+        "replaced_images": dict(subject.replaced_images),
         "num_classes": subject.num_classes,
         "seed": subject.seed,
         "seeds": list(subject.seeds),

@@ -1,7 +1,7 @@
 """What pictures are made with: a model, images and their views, and noise that belongs to a sample's number."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ _AS_THEY_ARE: tuple[RGB, RGB] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 class Studio:
     """All random choices follow from config.run.seed: which images, their views, the noise.
 
+    replaced: unreadable images of the shown split that others stood in for, and what to say of them.
     model: in eval mode, on the processes' device, whole on each of them. config: resolved; its `sampling` section says
     how images are made.
     """
@@ -37,6 +38,7 @@ class Studio:
     dataset: Dataset
     config: Config
     processes: Processes
+    replaced: dict[int, str] = field(default_factory=dict)
 
     @property
     def images(self) -> ImageSet:
@@ -44,10 +46,14 @@ class Studio:
         return self.dataset.test or self.dataset.train
 
     def choose(self, count: int, images: ImageSet | None = None) -> NDArray[np.int64]:
-        """Places of `count` images of a split (None: `images`), drawn without repeats; of all if there are fewer."""
-        size = len(self.images if images is None else images)
-        keys = counter_rng.uniform(self.config.run.seed, "sample/choice", torch.arange(size), 1)[:, 0]
-        return torch.argsort(keys, stable=True)[:count].numpy()
+        """Places of `count` images of a split (None: `images`), drawn without repeats; of all if there are fewer.
+
+        Those that are known to be unreadable are left out.
+        """
+        images = self.images if images is None else images
+        keys = counter_rng.uniform(self.config.run.seed, "sample/choice", torch.arange(len(images)), 1)[:, 0]
+        order = torch.argsort(keys, stable=True).numpy()
+        return order[images.heights[order] > 0][:count]
 
     def sources(self, indices: NDArray[np.int64], view: ViewConfig | None = None) -> Tensor:
         """(N, 3, S, S) normalised views for the encoder, without noise; view: None: the central square."""
@@ -177,5 +183,6 @@ class Studio:
             view=view,
             seed=self.config.run.seed,
             stream=stream,
+            replaced=self.replaced,
         )
         return (some for some, _ in views)

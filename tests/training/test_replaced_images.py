@@ -1,5 +1,6 @@
 """Training over bad images: counted, listed, stopped beyond the limit, the same after a resumption."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from spawn import run_in_processes
 from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree
 
+from soda_fast.cli import main
 from soda_fast.config import config_from_tree
 from soda_fast.train import train
 from tests.data.pictures import clouds, encode
@@ -52,7 +54,7 @@ def test_replaced_images_are_counted_and_listed(tmp_path: Path) -> None:
 def test_a_list_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run" / ".unreadable.tsv.tmp").mkdir(parents=True)
     metrics = run_tiny(tree(tmp_path / "run", images(tmp_path / "images", BAD), steps=4))
-    assert metrics[-1]["replaced_images"] == 3
+    assert [line["replaced_images"] for line in metrics if "replaced_images" in line][-1] == 3
     assert capsys.readouterr().out.count("warning: unreadable.tsv could not be written (Is a directory)") == 1
 
 
@@ -109,3 +111,24 @@ def test_without_bad_images_there_is_no_list(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "run")[0]["replaced_images"] == 0
     assert not (tmp_path / "run" / "unreadable.tsv").exists()
     assert BATCH == 12
+
+
+def test_evaluation_and_pictures_count_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both kinds: no image at all, and one that only decoding finds to be cut off."""
+    root = images(tmp_path / "images", BAD)
+    (root / "test" / "a").mkdir(parents=True)
+    for number in range(6):
+        (root / "test" / "a" / f"{number}.jpg").write_bytes({1: b"", 4: whole(4)[:-60]}.get(number, whole(number)))
+    keys = {"unreadable_limit": 0.5}
+    run_tiny(tree(tmp_path / "run", root, steps=2, **keys))
+    capsys.readouterr()
+    run = str(tmp_path / "run")
+    assert main(["evaluate", run, "evaluation.protocols=[knn-dino]", "--plot"]) == 0
+    said = capsys.readouterr().out
+    assert "3 train images cannot be read, and others of their classes stand in for them" in said
+    assert "2 test images cannot be read" in said
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["replaced_images"] == {"train": 3, "test": 2}
+    assert np.asarray(Image.open(tmp_path / "run" / "plots" / "evaluation" / "neighbours.png")).std() > 10
+    assert main(["sample", run, "--images", "6", "--steps", "1"]) == 0
+    # What is known to be no image is not chosen.
+    assert "1 test images cannot be read" in capsys.readouterr().out
