@@ -1,13 +1,15 @@
 """The ledger as tables and pictures: python -m benchmarks.report
 
 reads every record under benchmarks/results/MACHINE/DATE-COMMIT.json and writes benchmarks/RESULTS.md, with pictures
-beside the records. Of each machine the newest record counts; what it lacks is listed as missing. `--add FILE` first
-puts a record of `benchmarks.gpu_suite` into the ledger.
+beside the records. Of each part of the suite the newest measurement on a machine counts, so a record of some parts
+hides no other; what a record lacks is listed as missing. `--add FILE` first puts a record of `benchmarks.gpu_suite`
+into the ledger.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.ladder.rungs import LAST_RUNG
@@ -17,14 +19,18 @@ from benchmarks.sections import SECTIONS, missing, title
 
 ROOT = Path(__file__).parent
 LEDGER = ROOT / "results"
+ENVIRONMENT = "environment"  # the suite's first part: ceilings
 START, END = "<!-- from the ledger: python -m benchmarks.report -->", "<!-- end of the ledger -->"
 
 
 def write_report(records: Sequence[Record], folder: Path, name: str = "report.md") -> Path:
     """Tables of the records and their pictures in `folder`; returns the Markdown file."""
     lines = ["# Measurements", ""]
+    machines: set[str] = set()
     for record in records:
-        lines += [f"## {title(record)}", "", *_head(record)]
+        earlier = f", parts measured on {record.started[:10]}" if record.machine in machines else ""
+        machines.add(record.machine)
+        lines += [f"## {title(record)}{earlier}", "", *_head(record)]
         for section in SECTIONS:
             lines += section(record)
         pictures = draw(record, folder / "plots" / record.machine)
@@ -57,25 +63,47 @@ def _head(record: Record) -> list[str]:
 
 
 def ledger(folder: Path = LEDGER) -> list[Record]:
-    """The newest record of each machine.
+    """The newest record of each machine, followed by earlier ones with the parts that no later one has measured.
+
+    Small sizes and real ones do not stand in for each other: the former count where there is nothing else.
 
     Raises:
         ValueError: a file is not a record.
     """
-    newest: dict[str, Record] = {}
+    machines: dict[str, list[Record]] = {}
     for path in sorted(folder.glob("*/*.json")):
         record = read_record(path)
-        known = newest.get(record.machine)
-        if known is None or record.started >= known.started:
-            newest[record.machine] = record
-    return list(newest.values())
+        machines.setdefault(record.machine, []).append(record)
+    return [record for records in machines.values() for record in _without_hidden(records)]
+
+
+def _without_hidden(records: Sequence[Record]) -> list[Record]:
+    """Of one machine's records those that count, newest first."""
+    real = [record for record in records if not record.small] or records
+    kept: list[Record] = []
+    covered: set[str] = set()
+    for record in sorted(real, key=lambda record: record.started, reverse=True):
+        measured = {part.name for part in record.parts if part.status == "measured"}
+        if not kept:
+            kept.append(record)
+        elif measured - covered - {ENVIRONMENT}:
+            # Its ceilings go along: what it measured is compared with them.
+            shown = measured - covered | {ENVIRONMENT}
+            kept.append(replace(record, parts=[part for part in record.parts if part.name in shown]))
+        covered |= measured
+    return kept
 
 
 def add(path: Path, folder: Path = LEDGER) -> Path:
     """Put a record into the ledger; returns its place."""
     record = read_record(path)
-    place = folder / record.machine / f"{record.started[:10]}-{record.environment.get('commit', 'unknown')}.json"
+    name = f"{record.started[:10]}-{record.environment.get('commit', 'unknown')}"
+    place = folder / record.machine / f"{name}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while place.exists() and read_record(place).started != record.started:
+        number += 1
+        place = place.with_name(f"{name}-{number}.json")
     write_record(place, record)
     return place
 

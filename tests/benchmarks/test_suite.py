@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,27 @@ def test_the_ledger_keeps_the_newest_of_each_machine(tmp_path: Path) -> None:
     pictures = list(tmp_path.glob("plots/*/ladder_32.png"))
     assert len(pictures) == 2
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_a_record_of_some_parts_hides_no_other(tmp_path: Path) -> None:
+    """Not by being newer, nor by being of the same day and commit, nor by small sizes."""
+    whole = with_ladder(9800.0, 10.0, "h200", started="2026-02-01T00:00:00+00:00")
+    whole.parts.append(PartResult("kernels", "the kernels", "measured", result={}))
+    broken = with_ladder(1.0, 0.1, "h200", started="2026-02-01T03:00:00+00:00")
+    broken.parts = [replace(part, status="cut off") for part in broken.parts]
+    broken.parts.append(PartResult("kernels", "the kernels", "measured", result={}))
+    small = with_ladder(10.0, 1.0, "h200", small=True, started="2026-03-01T00:00:00+00:00")
+    for number, one in enumerate((whole, broken, small)):
+        write_record(tmp_path / f"{number}.json", one)
+        add(tmp_path / f"{number}.json", tmp_path / "results")
+        add(tmp_path / f"{number}.json", tmp_path / "results")  # twice is once
+    assert len(list((tmp_path / "results").glob("*/*.json"))) == 3
+    newest, earlier = ledger(tmp_path / "results")
+    assert newest.started == broken.started
+    assert [part.name for part in earlier.parts] == ["ladder_32"], "the kernels have been measured since"
+    text = write_report([newest, earlier], tmp_path).read_text()
+    assert "parts measured on 2026-02-01" in text
+    assert "| trainer | 9,800.0 |" in text
 
 
 def test_the_readme_says_what_the_ledger_says() -> None:
