@@ -35,7 +35,7 @@ def draw(outcomes: Sequence[Outcome], arms: Sequence[str], flops_per_image: dict
             at = sorted(set.intersection(*({point.images for point in points} for points in runs)))
             by_images = [{point.images: 100 * point.accuracy for point in points} for points in runs]
             heights = [mean(found[images] for found in by_images) for images in at]
-            compute = [images * flops_per_image[arm] / 1e15 for images in at]
+            compute = [images * flops_per_image[arm] / 1e12 for images in at]
             style = "-" if number < 10 else "--"
             (line,) = axes.plot(compute, heights, style, marker=".", label=arm)
             if len(runs) > 1:
@@ -43,7 +43,7 @@ def draw(outcomes: Sequence[Outcome], arms: Sequence[str], flops_per_image: dict
                 low, high = ([h + sign * b for h, b in zip(heights, bands, strict=True)] for sign in (-1, 1))
                 axes.fill_between(compute, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.set_title(name)
-        axes.set_xlabel("training compute, PFLOP")
+        axes.set_xlabel("training compute, TFLOP")
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("top-1 accuracy, percent (training images held out)")
     if panels[0][-1].lines:

@@ -54,7 +54,7 @@ def spread(values: Sequence[float]) -> str:
 def table(outcomes: Sequence[Outcome], arms: Sequence[str], flops_per_image: dict[str, float]) -> str:
     """A Markdown table, an arm a row."""
     names = probes(outcomes)
-    head = ["arm", "seeds", "images", "PFLOP", "minutes", *names, *(f"Δ {name}" for name in names)]
+    head = ["arm", "seeds", "images", "TFLOP", "minutes", *names, *(f"Δ {name}" for name in names)]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     first = {outcome.seed: outcome for outcome in outcomes if outcome.arm == arms[0]}
     for arm in arms:
@@ -66,7 +66,7 @@ def table(outcomes: Sequence[Outcome], arms: Sequence[str], flops_per_image: dic
             continue
         images = max(int(line["images_seen"]) for line in whole[0].metrics)
         minutes = mean(training_seconds(outcome) for outcome in whole) / 60
-        row = [arm, str(len(whole)), f"{images:,}", f"{images * flops_per_image[arm] / 1e15:.2f}", f"{minutes:.1f}"]
+        row = [arm, str(len(whole)), f"{images:,}", f"{images * flops_per_image[arm] / 1e12:,.1f}", f"{minutes:.1f}"]
         row += [spread([value for outcome in whole if (value := final(outcome, name)) is not None]) for name in names]
         row += [_difference(whole, first, name) if arm != arms[0] else "" for name in names]
         lines.append("| " + " | ".join(row) + " |")

@@ -102,9 +102,9 @@ def test_the_table_pairs_seeds() -> None:
     assert final(outcomes[0], "knn-dino/z") == 0.4
     assert training_seconds(outcomes[0]) == 4.0
     lines = table(outcomes, ["a", "b", "c", "d"], dict.fromkeys("abcd", 1e13)).splitlines()
-    assert lines[0] == "| arm | seeds | images | PFLOP | minutes | knn-dino/z | Δ knn-dino/z |"
-    assert lines[2] == f"| a | 2 | 200 | 2.00 | 0.1 | 45.0 ± {100 * stdev([0.4, 0.5]):.1f} |  |"
-    assert lines[3] == f"| b | 2 | 200 | 2.00 | 0.1 | 50.5 ± {100 * stdev([0.45, 0.56]):.1f} | +5.5 ± 0.7 |"
+    assert lines[0] == "| arm | seeds | images | TFLOP | minutes | knn-dino/z | Δ knn-dino/z |"
+    assert lines[2] == f"| a | 2 | 200 | 2,000.0 | 0.1 | 45.0 ± {100 * stdev([0.4, 0.5]):.1f} |  |"
+    assert lines[3] == f"| b | 2 | 200 | 2,000.0 | 0.1 | 50.5 ± {100 * stdev([0.45, 0.56]):.1f} | +5.5 ± 0.7 |"
     assert "diverged" in lines[4]
     assert "not run yet" in lines[5]
 
