@@ -17,6 +17,8 @@ from soda_fast.pretrained import Preprocess, load, preprocess
 from soda_fast.probing import Encode
 
 TORCHVISION, RUN = "torchvision", "run"
+# What modules raise where an image is too small for their strides, or not of the one size that they are made for.
+_WRONG_SIZE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
 # What torchvision's models call their classifier.
 _HEADS = ("fc", "classifier", "head", "heads")
 
@@ -79,16 +81,30 @@ def encode_module(module: nn.Module, spec: str) -> Encode:
     """Images (B, 3, S, S) -> {"output": (B, D)}; what follows the first two dimensions is averaged, as pooling does.
 
     Raises (when called):
-        ValueError: the module does not return such a tensor.
+        ValueError: the module does not take images of this size, or does not return such a tensor.
     """
 
     def encode(images: Tensor) -> dict[str, Tensor]:
-        output = module(images)
+        output = _output(module, images, spec)
         if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
             raise ValueError(f"--encoder {spec}: must return one tensor (B, D, ...), one row for each image")
         return {"output": output.flatten(2).mean(dim=2) if output.ndim > 2 else output}
 
     return encode
+
+
+def _output(module: nn.Module, images: Tensor, spec: str) -> Any:
+    try:
+        return module(images)
+    except torch.OutOfMemoryError:
+        raise
+    except _WRONG_SIZE as error:
+        side = images.shape[-1]
+        raise ValueError(
+            f"--encoder {spec}: cannot take images of 3 x {side} x {side} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); give a data.source_size that it takes, many take 224, with a YAML "
+            "file in place of the run"
+        ) from error
 
 
 def _torchvision_model(name: str) -> nn.Module:

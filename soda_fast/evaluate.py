@@ -1,5 +1,7 @@
 """`soda-fast evaluate`: probes of a run's averaged encoder or of any other, the test split reported once."""
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +81,7 @@ def evaluate(
 
 
 def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path | None, plot: bool = False) -> None:
-    """Probe any torch module on a configuration's data; writes evaluation-SPEC.json into the run directory.
+    """Probe any torch module on a configuration's data; writes evaluation-SPEC-DATASET-NUMBER.json into the run.
 
     Args:
         config: its data and evaluation sections count.
@@ -96,9 +98,17 @@ def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path 
     model, made_by = None, ""
     if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
         model, made_by = _maker(run, config)
-    report = run.path / f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)}.json"
+    report = run.path / report_name(config, spec, weights)
     origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by)
     _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
+
+
+def report_name(config: Config, spec: str, weights: Path | None) -> str:
+    """The file of an encoder's report: the same for the same encoder, weights, images and their size, else another."""
+    data, file = config.data, str(weights.resolve()) if weights else None
+    what = [spec, file, data.dataset, str(Path(data.root).resolve()), data.source_size]
+    number = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+    return f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)[-80:]}-{data.dataset}-{number}.json"
 
 
 def _maker(run: RunDirectory, config: Config) -> tuple[SODA, str]:

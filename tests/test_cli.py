@@ -14,6 +14,8 @@ from training.tiny import run_tiny, tiny_tree
 
 import soda_fast
 from soda_fast.cli import main
+from soda_fast.config import config_from_tree
+from soda_fast.evaluate import report_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +78,8 @@ def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixtur
     protocols = "evaluation.protocols=[knn-dino]"
     assert main(["evaluate", str(run), protocols]) == 0
     assert main(["evaluate", str(run), protocols, "--encoder", "torchvision:resnet18"]) == 0
-    untrained = json.loads((run / "evaluation-torchvision-resnet18.json").read_text())
+    (first,) = run.glob("evaluation-torchvision-resnet18-digits-*.json")
+    untrained = json.loads(first.read_text())
     weights = torchvision.models.resnet18(num_classes=3).state_dict()
     torch.save(weights, run / "resnet.pt")
     assert (
@@ -85,7 +88,9 @@ def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixtur
         )
         == 0
     )
-    loaded = json.loads((run / "evaluation-torchvision-resnet18.json").read_text())
+    (second,) = set(run.glob("evaluation-torchvision-resnet18-digits-*.json")) - {first}
+    loaded = json.loads(second.read_text())
+    assert json.loads(first.read_text()) == untrained, "other weights, another file"
     assert untrained["checkpoint"]["weights"] == "untrained"
     assert loaded["checkpoint"]["weights"].endswith("resnet.pt")
     assert untrained["results"] != loaded["results"]
@@ -94,7 +99,7 @@ def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixtur
     assert main(["compare", str(run)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["encoder", "features", "knn-dino", "k=20"]
-    assert [line.split()[1] for line in table[1:4]] == ["torchvision:resnet18", "trained", "trained"]
+    assert [line.split()[1] for line in table[1:5]] == ["torchvision:resnet18"] * 2 + ["trained"] * 2
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,8 @@ def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixtur
         (["evaluation.protocols=[knn]"], ["evaluation.protocols"]),
         (["--encoder", "resnet18"], ["--encoder resnet18", "torchvision:NAME"]),
         (["--encoder", "torchvision:resnet19"], ["resnet19", "resnet18"]),
+        (["--encoder", "torchvision:vit_b_16"], ["vit_b_16: cannot take images of 3 x 8 x 8", "height", "source_size"]),
+        (["--encoder", "torchvision:alexnet"], ["alexnet: cannot take images of 3 x 8 x 8", "RuntimeError"]),
         (["--encoder", "math:nothing"], ["math:nothing", "nothing"]),
         (["--encoder", "torchvision:resnet18", "--weights", "absent.pt"], ["absent.pt"]),
         (["--weights", "absent.pt"], ["--encoder"]),
@@ -229,3 +236,21 @@ def test_the_step_benchmark(tmp_path: Path) -> None:
     assert result["mfu_data_sheet"] is None
     assert (result["version"], result["loader"]) == (1, "synthetic")
     assert result["machine"]["torch"]
+
+
+def test_reports_of_other_encoders_and_images_have_other_names(tmp_path: Path) -> None:
+    def name(spec: str, weights: str | None = None, **data: object) -> str:
+        config = config_from_tree({"train": {"images": 1}, "data": {"root": str(tmp_path), **data}})
+        return report_name(config, spec, Path(weights) if weights else None)
+
+    names = [
+        name("a:b"),
+        name("a-b"),
+        name("a:b", "x.pt"),
+        name("a:b", dataset="cifar100"),
+        name("a:b", source_size=64),
+    ]
+    names.append(name("a:b", root=str(tmp_path / "elsewhere")))
+    assert len(set(names)) == len(names)
+    assert name("a:b", root=f"{tmp_path}/") == names[0]
+    assert names[3].startswith("evaluation-a-b-cifar100-")
