@@ -11,10 +11,10 @@ import torch
 from soda_fast.build import require_cameras
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
-from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.run_lock import RunLock
+from soda_fast.training.assembly import fingerprint_of
 from soda_fast.training.faults import out_of_memory_explained, record_non_finite
 from soda_fast.training.finite import NonFiniteError
 from soda_fast.training.signals import StopRequest
@@ -44,14 +44,17 @@ def train(config: Config, accept_changes: bool = False) -> None:
         config = resolve(config, dataset)
         if config.model.pose != "none":
             require_cameras(config, dataset.train_cameras)
+            if dataset.test is not None:  # now, rather than when the trained model is evaluated
+                require_cameras(config, dataset.test_cameras)
         run = RunDirectory(Path(config.run.dir))
         with (
             start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
             _claimed(run, config, accept_changes, processes) as warnings,
             out_of_memory_explained(config, processes, run.memory),
         ):
-            fingerprint = listing_fingerprint(dataset.train, dataset.train_cameras)
-            processes.require_equal(fingerprint, "the training images", "every machine needs the same in data.root")
+            processes.require_equal(
+                fingerprint_of(config, dataset), "the training images", "every machine needs the same in data.root"
+            )
             trainer = Trainer(config, dataset, processes, run, accept_changes)
             for warning in warnings:
                 trainer.metrics.warn(warning)

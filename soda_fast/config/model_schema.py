@@ -76,7 +76,7 @@ class ModelConfig:
     pose: Literal["none", "rays"] = "none"
     """What the networks are told of the cameras. rays: origin and direction of each pixel's ray, in Fourier features,
     are further channels of the inputs: the source's of the encoder's, the target's of the decoder's. Needs poses.csv
-    (soda_fast/data/poses.py) in data.root or in the store."""
+    (soda_fast/data/poses.py) in data.root or in the store; webdataset and digits cannot have it."""
     ray_frequencies: Annotated[int, Field(ge=1, le=16, strict=True)] = 6
     """Frequencies of these features (NeRF's encoding, arXiv 2003.08934); 12 channels each."""
     initialisation: Literal["reference", "paper"] = "reference"

@@ -9,6 +9,8 @@ from soda_fast.config.schema import Config, ViewConfig
 Contradiction = tuple[tuple[str, ...], str]
 OBJECT_DATASETS = ("coil100", "folder", "webdataset")
 """Data sets whose labels may be single objects."""
+POSELESS_DATASETS = ("digits", "webdataset")
+"""Data sets whose images have no names that poses.csv could tell them by."""
 GROUPS = 32
 """Groups of the decoder's normalisations."""
 
@@ -172,6 +174,16 @@ def _pairs(config: Config) -> Iterator[Contradiction]:
         yield ("data.pairs", "data.dataset"), text
 
 
+def _poses(config: Config) -> Iterator[Contradiction]:
+    if config.model.pose != "none" and config.data.dataset in POSELESS_DATASETS:
+        text = (
+            f"model.pose is {config.model.pose}, but data.dataset {config.data.dataset} has no poses; lay its images "
+            "out in class folders with a poses.csv beside them, store both with soda-fast prepare folder, and use "
+            "data.dataset=folder; or set model.pose=none"
+        )
+        yield ("model.pose", "data.dataset"), text
+
+
 def _rays(config: Config) -> Iterator[Contradiction]:
     """RandAugment moves pixels, and their rays would stay behind."""
     if config.model.pose == "none":
@@ -231,6 +243,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     guidance_contradiction,
     _views,
     _pairs,
+    _poses,
     _rays,
     _profile,
     _deterministic,

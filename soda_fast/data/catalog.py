@@ -13,7 +13,7 @@ from soda_fast.data.folder import note_of as folder_note
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.pairs import check_pairs
-from soda_fast.data.poses import find_cameras
+from soda_fast.data.poses import Poses
 from soda_fast.data.resident import CIFAR_BYTES, load_resident_cifar, make_resident
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.tiny_imagenet import list_tiny_imagenet
@@ -62,8 +62,8 @@ def load_dataset(data: DataConfig) -> Dataset:
         ValueError: files are missing, damaged or unusable; names them and the remedy.
     """
     found, found_test, class_names = _load_images(data.dataset, Path(data.root), data.resident_mib << 20)
-    cameras = find_cameras(found, Path(data.root))
-    test_cameras = None if found_test is None else find_cameras(found_test, Path(data.root))
+    poses = Poses(found, Path(data.root))
+    test_poses = None if found_test is None else Poses(found_test, Path(data.root))
     train = _usable(found, "train", data)
     test = None if found_test is None else _usable(found_test, "test", data)
     if data.pairs:
@@ -78,7 +78,7 @@ def load_dataset(data: DataConfig) -> Dataset:
         mean, std = mean or own_mean, std or own_std
     if min(std) <= 0:
         raise ValueError(f"data.std is {list(std)}; every channel's deviation must be positive")
-    return Dataset(data.dataset, train, test, class_names, mean, std, cameras, test_cameras, _note(data))
+    return Dataset(data.dataset, train, test, class_names, mean, std, poses, test_poses, _note(data))
 
 
 def _note(data: DataConfig) -> str | None:

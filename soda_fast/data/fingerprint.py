@@ -22,16 +22,18 @@ def fingerprint(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def listing_fingerprint(images: ImageSet, cameras: NDArray[np.float64] | None = None) -> str:
-    """SHA-256, as hexadecimal, of a split's labels and sizes in order, and of its cameras; no image is read.
+def listing_fingerprint(images: ImageSet, poses: NDArray[np.float64] | None = None) -> str:
+    """SHA-256, as hexadecimal, of a split's labels and sizes in order, and of its poses; no image is read.
 
-    Which sample comes at a position of a run follows from the number of images, and what it is from their order.
+    poses: (N, 10), as poses.csv has them. Not the cameras: what is computed of the poses can differ in its last digits
+    between types of processors, and a run would not go on elsewhere. Which sample comes at a position of a run follows
+    from the number of images, and what it is from their order.
     """
     digest = hashlib.sha256()
     for numbers in (images.labels, images.heights, images.widths):
         digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
-    if cameras is not None:
-        digest.update(np.ascontiguousarray(cameras).tobytes())
+    if poses is not None:
+        digest.update(np.ascontiguousarray(poses, np.float64).tobytes())
     return digest.hexdigest()
 
 

@@ -12,7 +12,8 @@ the sign changed (OpenGL: direction; OpenCV: up).
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,35 @@ COLUMNS = (
 Floats = NDArray[np.float64]
 
 
-def find_cameras(images: ImageSet, root: Path) -> Floats | None:
-    """The cameras (N, 3, 4) of whole images (soda_fast/model/rays.py says what the columns are); None: no poses.csv.
+class Poses:
+    """A split's poses. poses.csv is read when it is first asked for: a run that is not told of cameras needs none.
 
     Args:
         images: of files, or of a store.
         root: data.root.
-
-    Raises:
-        ValueError: poses.csv cannot be understood, or lacks an image.
     """
+
+    def __init__(self, images: ImageSet, root: Path) -> None:
+        self._images, self._root = images, root
+
+    @cached_property
+    def numbers(self) -> Floats | None:
+        """(N, 10), as poses.csv has them, in the images' order; None: no poses.csv.
+
+        Raises:
+            ValueError: poses.csv cannot be understood, or lacks an image.
+        """
+        return _find_numbers(self._images, self._root)
+
+    @cached_property
+    def cameras(self) -> Floats | None:
+        """(N, 3, 4), of the whole images (soda_fast/model/rays.py says what the columns are). Raises as `numbers`."""
+        if self.numbers is None:
+            return None
+        return cameras_of(self.numbers, self._images.heights, self._images.widths)
+
+
+def _find_numbers(images: ImageSet, root: Path) -> Floats | None:
     if isinstance(images, FileImages):
         path, names = root / POSES, [file.relative_to(root).as_posix() for file in images.paths]
     elif isinstance(images, ShardImages) and images.names is not None:
@@ -51,31 +71,42 @@ def find_cameras(images: ImageSet, root: Path) -> Floats | None:
         return None
     poses = read_poses(path)
     require_poses(path, names, poses)
-    return cameras_of(np.stack([poses[name] for name in names]), images.heights, images.widths)
+    return np.stack([poses[name] for name in names])
 
 
 def read_poses(path: Path) -> dict[str, Floats]:
     """{file: its ten numbers}.
 
     Raises:
-        ValueError: other columns, a line without ten finite numbers, a file named twice, a direction or up that is zero
-            or parallel to the other, or an angle outside 0..180.
+        ValueError: not UTF-8, an open quote, other columns, a line without ten finite numbers, a file named twice, a
+            direction or up that is zero or parallel to the other, or an angle outside 0..180.
     """
     poses: dict[str, Floats] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        header = tuple(next(lines, ()))
-        if header != COLUMNS:
-            raise ValueError(f"{path}: its first line is {','.join(header)!r}, but must be {','.join(COLUMNS)!r}")
-        for line in lines:
-            numbers = _numbers(line)
-            problem = "is not a file and ten numbers" if numbers is None else _problem(numbers)
-            if line and line[0] in poses:
-                problem = "names a file that an earlier line has named"
-            if numbers is None or problem:
-                raise ValueError(f"{path}, line {lines.line_num}: {problem}; correct it")
-            poses[line[0]] = numbers
+    lines = _lines(path)
+    _, header = next(lines, (1, []))
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"{path}: its first line is {','.join(header)!r}, but must be {','.join(COLUMNS)!r}")
+    for place, line in lines:
+        numbers = _numbers(line)
+        problem = "is not a file and ten numbers" if numbers is None else _problem(numbers)
+        if line and line[0] in poses:
+            problem = "names a file that an earlier line has named"
+        if numbers is None or problem:
+            raise ValueError(f"{path}, line {place}: {problem}; correct it")
+        poses[line[0]] = numbers
     return poses
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each line's number, from 1, and its fields. A line is read by itself, so that an open quote ends with it."""
+    for place, content in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            yield place, next(csv.reader([content.decode("utf-8")], strict=True), [])
+        except UnicodeDecodeError as error:
+            byte = content[error.start]
+            raise ValueError(f"{path}, line {place}: byte {byte:#04x} is not UTF-8; save the file as UTF-8") from error
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {place}: {error}; close the quote, or double each within one") from error
 
 
 def require_poses(path: Path, names: Sequence[str], poses: Mapping[str, Floats]) -> None:

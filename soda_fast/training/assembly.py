@@ -1,8 +1,12 @@
-"""A run's model, spread over its processes, and the loader of its batches."""
+"""A run's model, spread over its processes, the loader of its batches, and what tells its images from others."""
 
-from soda_fast.build import build_empty_model, choose_kernels
+import numpy as np
+from numpy.typing import NDArray
+
+from soda_fast.build import build_empty_model, choose_kernels, require_cameras
 from soda_fast.config import Config, resolve_perf
 from soda_fast.data import Dataset, TrainLoader
+from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, parallelize
 
@@ -41,5 +45,20 @@ def open_loader(config: Config, dataset: Dataset, processes: Processes, start_po
         parts=config.train.accumulate,
         start_position=start_position,
         device=processes.device,
-        cameras=dataset.train_cameras,
+        cameras=told_cameras(config, dataset),
     )
+
+
+def told_cameras(config: Config, dataset: Dataset) -> NDArray[np.float64] | None:
+    """(N, 3, 4) of the training images; None under model.pose none, which poses.csv does not concern.
+
+    Raises:
+        ValueError: model.pose is rays, and the poses are missing or do not fit.
+    """
+    return None if config.model.pose == "none" else require_cameras(config, dataset.train_cameras)
+
+
+def fingerprint_of(config: Config, dataset: Dataset) -> str:
+    """Of the training images, and under model.pose rays of their poses: what a resumed run must find again."""
+    told = dataset.train_poses if config.model.pose != "none" else None
+    return listing_fingerprint(dataset.train, None if told is None else told.numbers)

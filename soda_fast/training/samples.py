@@ -14,6 +14,7 @@ from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.sampling import denoise_under, sample_images, starting_noise
 from soda_fast.synthesis.picture import Picture, Row, draw
+from soda_fast.training.assembly import told_cameras
 
 
 class Samples:
@@ -64,7 +65,7 @@ class Samples:
                 parts=1,
                 start_position=0,
                 device=self.processes.device,
-                cameras=self.dataset.train_cameras,
+                cameras=told_cameras(self.config, self.dataset),
             )
             self._batch = next(loader)
             loader.close()

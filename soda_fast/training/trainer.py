@@ -19,7 +19,6 @@ from soda_fast.config import (
     warmup_images,
 )
 from soda_fast.data import Batch, Dataset
-from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.diffusion import denoising_loss, expected_prediction, loss_weights, noise_images
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
@@ -27,7 +26,7 @@ from soda_fast.parallel import Processes, Vote, Watchdog
 from soda_fast.run_directory import RunDirectory
 from soda_fast.spans import span
 from soda_fast.training.accounting import Accounting
-from soda_fast.training.assembly import open_loader, spread_model
+from soda_fast.training.assembly import fingerprint_of, open_loader, spread_model
 from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.clock import Clock, SaveTimer
 from soda_fast.training.ema import WeightAverage
@@ -96,7 +95,7 @@ class Trainer:
         self.guard = FiniteGuard(processes.device, config.train.max_skipped_steps)
         self.buffers = BufferKeeper(self.model)
         self.unlogged_skips = 0
-        images = {"count": len(dataset.train), "sha256": listing_fingerprint(dataset.train, dataset.train_cameras)}
+        images = {"count": len(dataset.train), "sha256": fingerprint_of(config, dataset)}
         self.checkpoints = CheckpointStore(
             run.checkpoints,
             processes,

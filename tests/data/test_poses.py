@@ -123,8 +123,9 @@ def test_without_poses_there_are_no_cameras(tmp_path: Path) -> None:
 
 def test_poses_belong_to_the_fingerprint(tmp_path: Path) -> None:
     dataset = load_dataset(replace(DATA, root=str(posed_folder(tmp_path))))
-    moved = dataset.train_cameras + 0.1
-    prints = {listing_fingerprint(dataset.train, cameras) for cameras in (None, dataset.train_cameras, moved)}
+    numbers = dataset.train_poses.numbers
+    np.testing.assert_array_equal(numbers[:, :9], np.tile(POSE[:9], (12, 1)))
+    prints = {listing_fingerprint(dataset.train, poses) for poses in (None, numbers, numbers + 0.1)}
     assert len(prints) == 3
 
 
@@ -142,6 +143,7 @@ MISTAKES = {
     "flat angle": (f"{LINE}180", r"line 2: has an angle of 180 degrees"),
     "parallel": ("a.png,0,0,0,0,0,1,0,0,2,20", r"line 2: has direction and up along one line"),
     "twice": (f"{LINE}20\n{LINE}20", r"line 3: names a file that an earlier line has named"),
+    "open quote": ('"train/cup/01.png,0', r"poses.csv, line 2: unexpected end of data; close the quote"),
     "missing": (f"{LINE}20", r"poses.csv: has no line for train/cup/03.png \(10 more\); add its pose"),
 }
 
@@ -151,8 +153,15 @@ def test_a_mistake_is_named_with_its_line(name: str, tmp_path: Path) -> None:
     text, message = MISTAKES[name]
     header = "" if name == "no header" else ",".join(COLUMNS) + "\n"
     (posed_folder(tmp_path) / "poses.csv").write_text(header + text + "\n")
+    dataset = load_dataset(replace(DATA, root=str(tmp_path)))  # a run that is not told of cameras needs no poses
     with pytest.raises(ValueError, match=message):
-        load_dataset(replace(DATA, root=str(tmp_path)))
+        _ = dataset.train_cameras
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "poses.csv").write_bytes(f"{','.join(COLUMNS)}\n".encode() + "é.png,0".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"poses.csv, line 2: byte 0xe9 is not UTF-8"):
+        read_poses(tmp_path / "poses.csv")
 
 
 def test_the_central_square_of_a_wide_image_looks_straight_ahead() -> None:

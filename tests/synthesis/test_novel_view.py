@@ -85,7 +85,7 @@ def test_one_and_two_processes_make_the_same_picture(run: Path) -> None:
 
 
 def test_what_it_needs_is_told(studio: Studio) -> None:
-    poseless = replace(studio, dataset=replace(studio.dataset, train_cameras=None))
+    poseless = replace(studio, dataset=replace(studio.dataset, train_poses=None))
     with pytest.raises(ValueError, match=r"model.pose is rays, but .* has no poses.csv"):
         novel_view(poseless)
     single = studio.dataset.train.subset(np.array([0]))

@@ -13,10 +13,12 @@ import soda_fast
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.build import view_rays
 from soda_fast.config import config_from_tree, load_config
+from soda_fast.data import load_dataset
 from soda_fast.describe import describe
 from soda_fast.export import export
 from soda_fast.memory import predict_memory
 from soda_fast.pretrained import load_encoder
+from soda_fast.training.assembly import fingerprint_of, told_cameras
 
 
 def tree(root: Path, run: Path, steps: int = 4, pose: str = "rays") -> dict[str, Any]:
@@ -99,4 +101,24 @@ def test_poses_that_are_missing_are_told_at_once(whole_run: Path, root: Path, tm
         run_tiny(tree(bare, tmp_path / "run"))
     with pytest.raises(ValueError, match=r"data.source.randaugment_probability is 0.65, but under model.pose rays"):
         config_from_tree({"model": {"pose": "rays"}, "train": {"images": 1}})
+    with pytest.raises(
+        ValueError, match=r"model.pose is rays, but data.dataset webdataset has no poses; .* prepare folder"
+    ):
+        config_from_tree({"model": {"pose": "rays"}, "data": {"dataset": "webdataset"}, "train": {"images": 1}})
     assert load_config(whole_run / "config.yaml").model.pose == "rays"
+
+
+def test_only_a_run_that_is_told_of_cameras_is_bound_to_poses(tmp_path: Path) -> None:
+    folder = posed_folder(tmp_path)
+    plain, told = (config_from_tree(tree(folder, tmp_path, pose=pose)) for pose in ("none", "rays"))
+    before = [fingerprint_of(config, load_dataset(config.data)) for config in (plain, told)]
+    poses = folder / "poses.csv"
+    poses.write_text(poses.read_text().replace(",11\n", ",12\n"))
+    after = [fingerprint_of(config, load_dataset(config.data)) for config in (plain, told)]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    poses.write_text("nothing of use")
+    dataset = load_dataset(plain.data)
+    assert told_cameras(plain, dataset) is None
+    with pytest.raises(ValueError, match=r"poses.csv: its first line is"):
+        told_cameras(told, dataset)
