@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -139,32 +139,38 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
     measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
     results: dict[str, list[Result]] = {}
     measured: dict[str, list[Measurement]] = {}
-    with start_processes() as processes:
+    with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
         first: CachedFeatures | None = None
+        subject: Subject | None = None  # of the main process alone
         replaced: dict[str, set[int]] = {"train": set(), "test": set()}
         for name, build in encoders.items():
             encode = build(processes)
             prober = Prober(config, dataset, processes)
             provider = prober.provider(encode, dataset.train, dataset.test)
             results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
-            made = None
-            if origin.model is not None and first is None:
-                studio = Studio(_frozen(origin.model, processes), dataset, config, processes)
-                made = MadeImages(studio, origin.made_by)
-            measured[name] = measure(measures, encode, config, dataset, processes, made)
             first = first or provider
             for part in processes.gather(prober.replaced):
                 for split in ("train", "test"):
                     replaced[split] |= part[split].keys()
-        if not processes.is_main:
+            if processes.is_main:
+                counts = {split: len(found) for split, found in replaced.items()}
+                subject = subject or _subject(config, dataset, origin, processes.device)
+                subject = replace(subject, seconds=time.perf_counter() - start, replaced_images=counts)
+                if accuracies and measures:  # A measure that fails leaves what is finished.
+                    write_report(origin.report, subject, results, measured)
+            made = None
+            if origin.model is not None and first is provider:
+                studio = Studio(_frozen(origin.model, processes), dataset, config, processes)
+                made = MadeImages(studio, origin.made_by)
+            asked = [one for one in measures if not (one == "dci" and name == "pixels")]
+            measured[name] = measure(asked, encode, config, dataset, processes, made)
+        if subject is None:  # not the main process
             return
-        counts = {split: len(found) for split, found in replaced.items()}
-        subject = _subject(config, dataset, origin, processes.device, time.perf_counter() - start, counts)
-        origin.report.parent.mkdir(parents=True, exist_ok=True)
+        subject = replace(subject, seconds=time.perf_counter() - start)
         write_report(origin.report, subject, results, measured)
         if dataset.note:
             print(dataset.note)
-        for split, count in counts.items():
+        for split, count in subject.replaced_images.items():
             if count:
                 print(tell_replaced(split, count))
         print(f"{dataset.name}, {subject.images_seen:,} images seen")
@@ -176,23 +182,24 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
         if "reconstruction" in measures and origin.model is not None and config.data.target_size < SSIM_SIDE:
             print(f"no SSIM: its window is {SSIM_SIDE} pixels wide, data.target_size is {config.data.target_size}")
         print(f"{subject.seconds:,.1f} s; all numbers: {origin.report}")
-        pictures = sorted(origin.run.samples.glob("*.png"))
-        if pictures:
-            print(f"pictures:    {pictures[-1]}")
+        picture = newest_picture(origin.run.samples)
+        if picture:
+            print(f"pictures:    {picture}")
         if plot and first is not None:
             folder = origin.run.path / "plots" / origin.report.stem
             for path in draw_plots(origin.run.path, folder, first, dataset, subject.images_seen):
                 print(f"plot:        {path}")
 
 
-def _subject(
-    config: Config,
-    dataset: Dataset,
-    origin: _Origin,
-    device: torch.device,
-    seconds: float,
-    replaced_images: Mapping[str, int],
-) -> Subject:
+def newest_picture(samples: Path) -> Path | None:
+    """The last picture of training in a run's folder of samples; those of `sample` begin with their task."""
+    return max(
+        (path for path in samples.glob("*.png") if path.stem.isdecimal()), key=lambda p: int(p.stem), default=None
+    )
+
+
+def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.device) -> Subject:
+    """Its seconds and replaced images are filled in as they become known."""
     assert dataset.test is not None, "checked by _evaluate"
     splits = {"train": dataset.train, "test": dataset.test}
     mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
@@ -211,8 +218,7 @@ def _subject(
         seed=config.run.seed,
         seeds=_seeds(config),
         device=_describe(device),
-        seconds=seconds,
-        replaced_images=replaced_images,
+        seconds=0.0,
     )
 
 

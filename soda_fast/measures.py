@@ -31,7 +31,8 @@ class MadeImages:
     """Test images and what a run's model makes, each made once, with 256 levels as a file would hold them.
 
     All (N, 3, T, T) float32 in [0, 1] on the processes' device, N = evaluation.made_images or all there are. Every
-    attribute is a collective. checkpoint: the model's, by name.
+    attribute is a collective; those that are made raise ValueError where there is NaN or infinity. checkpoint: the
+    model's, by name.
     """
 
     def __init__(self, studio: Studio, checkpoint: str) -> None:
@@ -64,12 +65,14 @@ class MadeImages:
     def reconstructed(self) -> Tensor:
         """Made from the z of their central squares."""
         z = self.studio.encode_many(self.studio.images, self._indices, "z of test images")
-        return _with_levels(self.studio.make(z, torch.arange(len(z)), "reconstructions"))
+        made = self.studio.make(z, torch.arange(len(z)), "reconstructions")
+        return _with_levels(_finite(made, "images made from z", self._checkpoint))
 
     @cached_property
     def unconditional(self) -> Tensor:
         """Made without z."""
-        return _with_levels(self.studio.make_without_z(torch.arange(len(self)), "frechet-unconditional"))
+        made = self.studio.make_without_z(torch.arange(len(self)), "frechet-unconditional")
+        return _with_levels(_finite(made, "images made without z", self._checkpoint))
 
 
 class FeatureMaker:
@@ -84,7 +87,11 @@ class FeatureMaker:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, title: str) -> dict[str, Tensor]:
-        """{name: (N, D) float32} of images (N, 3, T, T), in [0, 1] or uint8. A collective."""
+        """{name: (N, D) float32} of images (N, 3, T, T), in [0, 1] or uint8. A collective.
+
+        Raises:
+            ValueError: NaN or infinity among them.
+        """
         widths = {name: rows.shape[1] for name, rows in self._encode(self._prepared(images[:1])).items()}
 
         def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -92,6 +99,7 @@ class FeatureMaker:
                 yield torch.cat(list(self._encode(self._prepared(images[rows.to(images.device)])).values()), dim=1)
 
         joined = make_together(work, len(images), (sum(widths.values()),), self._batch, self._processes, title)
+        _finite(joined, title, "the encoder")
         return dict(zip(widths, joined.split(list(widths.values()), dim=1), strict=True))
 
     def _prepared(self, images: Tensor) -> Tensor:
@@ -202,6 +210,16 @@ def _named(scores: DCI) -> list[tuple[str, float, Literal["higher", "lower"]]]:
         ("completeness", scores.completeness, "higher"),
         ("informativeness (error)", scores.error, "lower"),
     ]
+
+
+def _finite(rows: Tensor, what: str, maker: str) -> Tensor:
+    """The rows (N, ...), if all of them are finite."""
+    bad = int((~torch.isfinite(rows.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{what}: {bad} of {len(rows)} have NaN or infinity: {maker} has diverged; nothing is measured"
+        )
+    return rows
 
 
 def _with_levels(images: Tensor) -> Tensor:

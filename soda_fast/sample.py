@@ -1,7 +1,6 @@
 """`soda-fast sample`: pictures from a run's averaged model, by all processes together."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from soda_fast.config import Config
 from soda_fast.data import load_dataset
@@ -39,8 +38,7 @@ def sample(
     """
     model, config, checkpoint = load_run(run, overrides)
     given = {"images": images, "steps": steps, "guidance": guidance}
-    config = with_sampling(config, {key: value for key, value in given.items() if value is not None})
-    config = replace(config, run=replace(config.run, seed=seed))
+    config = with_sampling(config, {key: value for key, value in given.items() if value is not None}, seed)
     dataset = load_dataset(config.data)
     images_seen = read_manifest(checkpoint)["images_seen"]
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
@@ -64,7 +62,8 @@ def _title(task: str, config: Config, images_seen: int) -> str:
     sampling = config.sampling
     weights = sampling.guidance if isinstance(sampling.guidance, tuple) else (sampling.guidance,)
     guidance = "" if task == "unconditional" else f", guidance {', '.join(f'{w:g}' for w in weights)}"
+    eta = f", eta {sampling.eta:g}" if sampling.eta else ""
     return (
-        f"{task}: {images_seen:,} images seen, {sampling.solver} with {sampling.steps} steps{guidance}, "
+        f"{task}: {images_seen:,} images seen, {sampling.solver} with {sampling.steps} steps{eta}{guidance}, "
         f"seed {config.run.seed}"
     )

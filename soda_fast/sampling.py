@@ -61,11 +61,12 @@ def starting_noise(config: Config, rows: Tensor, seed: int | None = None) -> Ten
     return counter_rng.normal(config.run.seed if seed is None else seed, "samples", rows, (3, size, size))
 
 
-def with_sampling(config: Config, keys: Mapping[str, Any]) -> Config:
-    """The configuration with other values in its `sampling` section.
+def with_sampling(config: Config, keys: Mapping[str, Any], seed: int | None = None) -> Config:
+    """The configuration with other values in its `sampling` section, and another run.seed where one is given.
 
     Raises:
         ConfigError: a value is out of range, or contradicts the model.
     """
     tree = asdict(config)
-    return config_from_tree({**tree, "sampling": {**tree["sampling"], **keys}})
+    run = tree["run"] if seed is None else {**tree["run"], "seed": seed}
+    return config_from_tree({**tree, "run": run, "sampling": {**tree["sampling"], **keys}})

@@ -1,6 +1,7 @@
 """Measures through `evaluate`: the numbers of a small run, alone and on two processes, in any encoder's features."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from training.tiny import run_tiny, tiny_tree
 import soda_fast
 from soda_fast.cli import main
 from soda_fast.data import load_dataset
+from soda_fast.evaluate import newest_picture
 from soda_fast.evaluation import frechet_distance, psnr, ssim
 from soda_fast.parallel import start_processes
+from soda_fast.pretrained import load_run
 from soda_fast.synthesis.studio import Studio
 
 MEASURES = ["reconstruction", "frechet", "frechet-unconditional"]
@@ -101,7 +104,7 @@ def test_features_of_another_encoder(run: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_dci_of_baselines_too(run: Path) -> None:
-    assert evaluate(run, "--protocols", "dci", "--baselines", "untrained") == 0
+    assert evaluate(run, "--protocols", "dci", "--baselines", "untrained", "pixels") == 0
     found = measured(run / "evaluation.json")
     assert set(found) == {
         f"{encoder} dci {measure} z"
@@ -109,6 +112,40 @@ def test_dci_of_baselines_too(run: Path) -> None:
         for measure in ("disentanglement", "completeness", "informativeness (error)")
     }
     assert all(0 < value < 1.2 for value in found.values())
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_model_that_has_diverged(
+    run: Path, part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence; and accuracies that were finished before are in the report."""
+
+    def load_diverged(*arguments: Any) -> Any:
+        model, *others = load_run(*arguments)
+        with torch.no_grad():
+            next(reversed(list(model.get_submodule(part).parameters()))).fill_(math.nan)
+        return model, *others
+
+    monkeypatch.setattr("soda_fast.evaluate.load_run", load_diverged)
+    protocols = {"encoder": ["dci"], "decoder": ["knn-reference", "reconstruction"]}[part]
+    report = run / "evaluation.json"
+    report.unlink(missing_ok=True)
+    assert evaluate(run, "--protocols", *protocols) == 2
+    what = {"encoder": "features of shapes: 1500 of 1500", "decoder": f"images made from z: {IMAGES} of {IMAGES}"}
+    error = capsys.readouterr().err
+    assert f"{what[part]} have NaN or infinity" in error
+    assert "has diverged" in error
+    assert "Traceback" not in error
+    assert report.exists() == (part == "decoder")
+    if part == "decoder":
+        assert len(json.loads(report.read_text())["results"]) > 0
+
+
+def test_the_newest_picture_is_one_of_training(tmp_path: Path) -> None:
+    assert newest_picture(tmp_path) is None
+    for name in ("000000000512.png", "000000001024.png", "unconditional-000000001024.png"):
+        (tmp_path / name).touch()
+    assert newest_picture(tmp_path) == tmp_path / "000000001024.png"
 
 
 def test_images_of_a_run_that_the_file_does_not_describe(

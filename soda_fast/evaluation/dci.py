@@ -26,15 +26,19 @@ class DCI:
 def dci(z: Floats, factors: Floats, test_z: Floats, test_factors: Floats, seed: int) -> DCI:
     """Scores of features z (N, D) of images with factors (N, K), predicted by a random forest for each factor.
 
+    Every split looks at all features, as is usual for regression; with a part of them, importance would spread over
+    features that another one makes needless. Trees grow on all cores, and are the same for a seed on any number.
+
     Args:
         z, factors: fitted to. test_z (M, D), test_factors (M, K): the error is reported on.
-        seed: of the forests.
+        seed: of the forests; its last 32 bits count.
     """
     from sklearn.ensemble import RandomForestRegressor
 
     columns, errors = [], []
     for known, asked in zip(factors.T, test_factors.T):
-        forest = RandomForestRegressor(_TREES, random_state=seed).fit(z, known)
+        forest = RandomForestRegressor(_TREES, random_state=seed % 2**32, n_jobs=-1).fit(z, known)
+        forest.set_params(n_jobs=1)  # The order in which several threads add up predictions shows in the last digits.
         columns.append(forest.feature_importances_)
         errors.append(np.sqrt(np.mean((forest.predict(test_z) - asked) ** 2)) / asked.std())
     importance = np.stack(columns, axis=1)

@@ -13,7 +13,7 @@ MEASURES: dict[str, str] = {
     "what the model makes from their z",
     "frechet-unconditional": "the same, between test images and as many that the model makes without z",
     "dci": "Eastwood and Williams (ICLR 2018), random forests of 50 trees from features to the factors of rendered "
-    "shapes (soda_fast/data/shapes.py), 1,000 to fit and 500 to report on",
+    "shapes (soda_fast/data/shapes.py), 1,000 to fit and 500 to report on; not of the baseline `pixels`",
 }
 """Where each measure is from, by its name in evaluation.protocols."""
 

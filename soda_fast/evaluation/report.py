@@ -104,7 +104,7 @@ def write_report(
     results: Mapping[str, Iterable[Result]],
     measured: Mapping[str, Iterable[Measurement]] | None = None,
 ) -> None:
-    """Write evaluation.json, whole or not at all: accuracies under "results", all else under "measures".
+    """Write evaluation.json and its folder, whole or not at all: accuracies under "results", all else under "measures".
 
     Args:
         path: of the file.
@@ -113,6 +113,7 @@ def write_report(
         measured: {encoder: measurements}.
     """
     report = _report(subject, results, measured or {})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(path), (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 

@@ -29,6 +29,7 @@ def test_forests_find_the_factors_out() -> None:
     assert same.disentanglement > 0.98
     assert same.completeness > 0.98
     assert same.error < 0.1
+    assert dci(factors[:, ::-1] * 5, factors, asked[:, ::-1] * 5, asked, seed=2**32) == same
     mixing = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
     mixed = dci(factors @ mixing, factors, asked @ mixing, asked, seed=0)
     assert mixed.disentanglement < 0.6

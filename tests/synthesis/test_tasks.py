@@ -15,6 +15,8 @@ import soda_fast
 from soda_fast.cli import main
 from soda_fast.data import load_dataset
 from soda_fast.parallel import start_processes
+from soda_fast.sample import _title
+from soda_fast.sampling import with_sampling
 from soda_fast.synthesis.names import TASK_NAMES
 from soda_fast.synthesis.studio import Studio
 from soda_fast.synthesis.tasks import TASKS
@@ -63,6 +65,17 @@ def test_one_and_two_processes_make_the_same_pictures(run: Path) -> None:
     assert len(set(alone)) == len(ANY_MODELS)
     run_in_processes(sample_all, 2, run)
     assert take_pictures(run) == alone
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_seeds_out_of_range_are_told(run: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "--task", "mix", "--seed", seed]) == 2
+    assert f"run.seed: found {seed}" in capsys.readouterr().err
+
+
+def test_the_title_says_eta_where_there_is_one(studio: Studio) -> None:
+    for eta, said in ((0.5, ", eta 0.5, guidance"), (0.0, "steps, guidance")):
+        assert said in _title("mix", with_sampling(studio.config, {"eta": eta, "solver": "ddim"}), 5)
 
 
 def test_names_and_tasks_agree() -> None:
