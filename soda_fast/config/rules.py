@@ -1,5 +1,6 @@
 """Contradictions between keys. Each rule yields the keys that it speaks of, and one sentence with their values."""
 
+import math
 from collections.abc import Callable, Iterator
 
 from soda_fast.config.modulation import guidance_contradiction, sections_contradiction
@@ -13,6 +14,9 @@ POSELESS_DATASETS = ("digits", "webdataset")
 """Data sets whose images have no names that poses.csv could tell them by."""
 GROUPS = 32
 """Groups of the decoder's normalisations."""
+MOST_INVERTED_STEPS = 70_000
+"""The inverted schedule ends with betas of 0.999, the more the more timesteps: with 71,000, float32 cannot hold it."""
+_LEAST_LOG_SIGNAL = -126 * math.log(2)  # of float32's smallest normal number
 
 
 def contradictions(config: Config) -> list[Contradiction]:
@@ -135,6 +139,28 @@ def _betas(config: Config) -> Iterator[Contradiction]:
         yield ("diffusion.beta_start", "diffusion.beta_end"), text
 
 
+def _signal_left(config: Config) -> Iterator[Contradiction]:
+    """At the last timestep a normal float32 number must be left of the signal: losses and samplers divide by it."""
+    diffusion = config.diffusion
+    start, end, steps = diffusion.beta_start, diffusion.beta_end, diffusion.steps
+    if diffusion.schedule == "inverted" and steps > MOST_INVERTED_STEPS:
+        text = (
+            f"diffusion.steps is {steps}, with which diffusion.schedule inverted leaves nothing of the signal that "
+            f"float32 could hold; give at most {MOST_INVERTED_STEPS}"
+        )
+        yield ("diffusion.steps", "diffusion.schedule"), text
+    if diffusion.schedule == "linear" and start < end < 1:
+        # The sampler's schedule has a beta more than the training's.
+        logarithm = math.fsum(math.log1p(-start - (end - start) * i / steps) for i in range(steps + 1))
+        if logarithm < _LEAST_LOG_SIGNAL:
+            text = (
+                f"diffusion.steps is {steps} with diffusion.beta_end {end:g}, so exp({logarithm:.0f}) of the signal is "
+                f"left at the last of them, less than float32 can hold (exp({_LEAST_LOG_SIGNAL:.0f})); lower one of "
+                "them: their product should be near 20"
+            )
+            yield ("diffusion.steps", "diffusion.beta_start", "diffusion.beta_end"), text
+
+
 def _sampling(config: Config) -> Iterator[Contradiction]:
     steps, known = config.sampling.steps, config.diffusion.steps
     if steps > known:
@@ -238,6 +264,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _decoder_levels,
     _attention_heads,
     _betas,
+    _signal_left,
     _sampling,
     sections_contradiction,
     guidance_contradiction,

@@ -48,5 +48,7 @@ def loss_weights(weighting: str, prediction: str, alphabar: Tensor, gamma: float
     if weighting == "uniform":
         return None
     snr = alphabar.double() / (1 - alphabar.double())
-    divisor = {"noise": snr, "x_0": torch.ones_like(snr), "v": snr + 1}[prediction]
+    if prediction == "noise":
+        return (gamma / snr).clamp(max=1).float()  # Also where no signal is left, and the SNR is 0.
+    divisor = {"x_0": torch.ones_like(snr), "v": snr + 1}[prediction]
     return (snr.clamp(max=gamma) / divisor).float()

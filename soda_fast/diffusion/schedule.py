@@ -8,6 +8,7 @@ from torch import Tensor
 
 _OFFSET = 0.008  # s of the cosine schedules
 _BETA_MAX = 0.999
+_TINY = torch.finfo(torch.float64).tiny
 
 
 def linear_betas(steps: int, beta_start: float, beta_end: float) -> Tensor:
@@ -29,8 +30,12 @@ def inverted_betas(steps: int) -> Tensor:
 
 
 def _betas_of(alphabar: Tensor) -> Tensor:
-    """The betas whose products give alphabar / alphabar[0], at most 0.999 (and not negative)."""
-    return (1 - alphabar[1:] / alphabar[:-1]).clamp(0, _BETA_MAX)
+    """The betas whose products give alphabar / alphabar[0], at most 0.999 (and not negative).
+
+    With about 10,000 timesteps the inverted schedule's curve falls below 0 before its end: from there on all are 0.999.
+    """
+    before, after = alphabar[:-1].clamp(min=_TINY), alphabar[1:].clamp(min=0)
+    return (1 - after / before).clamp(0, _BETA_MAX)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,15 @@ RULES = {
     ),
     "betas": (["diffusion.beta_start=0.5"], ["beta_start is 0.5", "beta_end is 0.02"]),
     "last beta": (["diffusion.beta_end=1.0"], ["beta_end is 1.0", "< 1"]),
+    "no signal left": (
+        ["diffusion.beta_end=0.2"],
+        ["steps is 1000", "beta_end 0.2", "exp(-108) of", "exp(-87)", "near 20"],
+    ),
+    "no signal left after many steps": (["diffusion.steps=12000"], ["diffusion.steps is 12000", "beta_end 0.02"]),
+    "no signal left inverted": (
+        ["diffusion.schedule=inverted", "diffusion.steps=71000"],
+        ["diffusion.steps is 71000", "inverted leaves nothing", "at most 70000"],
+    ),
     "sampling steps": (["sampling.steps=1001"], ["sampling.steps is 1001", "1000 of diffusion.steps"]),
     "guidance": (["diffusion.drop_probability=0"], ["sampling.guidance is 0.3", "drop_probability is 0"]),
     "z too narrow": (
@@ -100,6 +109,9 @@ def test_contradiction_names_the_line(path: Path) -> None:
     [
         ["model.encoder.depths=[1]"],  # not used by a resnet18
         ["diffusion.schedule=cosine", "diffusion.beta_end=1.0"],  # not used by a cosine schedule
+        ["diffusion.schedule=inverted", "diffusion.steps=70000"],
+        ["diffusion.schedule=cosine", "diffusion.steps=1000000"],
+        ["diffusion.steps=8000"],
         ["model.decoder.head_channels=64"],
         ["diffusion.drop_probability=0", "sampling.guidance=0"],
         ["perf.precision=bf16"],

@@ -56,6 +56,13 @@ def test_min_snr_is_one_weight_on_the_error_of_x_0(prediction: str) -> None:
         torch.testing.assert_close(weights[t].double() * error, min(snr, 5.0) * error_of_x_0, rtol=1e-4, atol=0.0)
 
 
+def test_noise_alone_counts_fully_where_no_signal_is_left() -> None:
+    alphabar = torch.tensor([1.0, 0.5, 0.0])
+    found = {name: loss_weights("min-snr", name, alphabar) for name in PREDICTIONS}
+    expected = {"noise": [0.0, 1.0, 1.0], "x_0": [5.0, 1.0, 0.0], "v": [0.0, 0.5, 0.0]}
+    assert {name: None if some is None else some.tolist() for name, some in found.items()} == expected
+
+
 def test_uniform_is_the_plain_error() -> None:
     assert loss_weights("uniform", "v", NoiseSchedule("cosine", 50).training_alphabar()) is None
 
