@@ -17,8 +17,9 @@ def guidance_terms(guidance: Guidance) -> list[tuple[float, Tensor]]:
     A weight for each section: with p(z | x) written as the product of p(z_k | x, coarser sections), each factor raised
     to its own power 1 + w_k, the prediction is e_0 + sum over k of (1 + w_k) (e_k - e_(k-1)), where e_k is told the k
     coarsest sections. Such predictions can be rarely trained: dropped each for itself with 0.1, of five sections the
-    coarsest alone is told in 0.1^4 * 0.9 of the samples that keep z, one in 11,000. Equal weights give the equation above. Masks are (S,), 1 where a section is withheld; terms that
-    equal weights cancel are left out.
+    coarsest alone is told in 0.1^4 * 0.9 of the samples that keep z, one in 11,000.
+    Equal weights give the equation above. Masks are (S,), 1 where a section is withheld; terms that equal weights
+    cancel are left out.
     """
     if isinstance(guidance, int | float):
         terms = [(1 + guidance, torch.zeros(())), (-guidance, torch.ones(()))]

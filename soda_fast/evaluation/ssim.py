@@ -1,4 +1,7 @@
-"""Structural similarity of images (Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 13(4), 2004)."""
+"""Structural similarity of images (Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 13(4), 2004).
+
+Our own, because no dependency of the project has it; the test compares with the equation, place by place.
+"""
 
 import torch
 from torch import Tensor

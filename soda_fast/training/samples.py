@@ -25,7 +25,11 @@ class Samples:
         self._batch: Batch | None = None
 
     def grid(self, model: SODA) -> np.ndarray:
-        """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective."""
+        """(H, W, 3) uint8: a row of sources, of targets, of reconstructions. A collective.
+
+        Every process makes all of it. Under FSDP each call of the model gathers its shards, so all must call it equally
+        often, and a row's last digits can depend on its batch: shares would differ with the number of processes.
+        """
         batch = self._first_images()
         data = self.config.data
         z = model.encode(batch.source, view_rays(self.config, batch.source_camera, data.source_size))

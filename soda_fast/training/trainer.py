@@ -285,16 +285,16 @@ class Trainer:
         values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
-    def _inspect(self, names: list[str]) -> None:
+    def _inspect(self, names: list[str], made_up: bool = False) -> None:
         for name in names:
             self.watchdog.progress(name)
             self._check()
-            self.inspections.run(name, self.images_seen, self.ema.model)
+            self.inspections.run(name, self.images_seen, self.ema.model, made_up)
 
     def _make_up(self) -> None:
         """A run killed after its last checkpoint was written, in what came after it: that is still due."""
         if self.images_seen:
-            self._inspect(self.inspections.missing(self.images_seen, self.inspections.due(self._due)))
+            self._inspect(self.inspections.missing(self.images_seen, self.inspections.due(self._due)), made_up=True)
 
     def _progress(self) -> Progress:
         return Progress(self.images_seen, self.ema.steps, self.guard.skipped)

@@ -47,11 +47,11 @@ def record(trainer: Trainer, begun: list[tuple[str, int]], kill_in: tuple[str, i
         begun.append(("save", trainer.images_seen))
         real_save(*arguments)
 
-    def run(name: str, images_seen: int, model: Any) -> None:
+    def run(name: str, images_seen: int, model: Any, made_up: bool = False) -> None:
         begun.append((name, images_seen))
         if (name, images_seen) == kill_in:
             raise Killed
-        real_run(name, images_seen, model)
+        real_run(name, images_seen, model, made_up)
 
     trainer.checkpoints.save, trainer.inspections.run = save, run  # type: ignore[method-assign]
 
@@ -75,6 +75,10 @@ def test_what_a_kill_left_out_is_made_up_for(tmp_path: Path, step: int, name: st
     assert train(tree) == []
     assert probed(tmp_path, "knn-dino/z") == {2 * BATCH: 1, 4 * BATCH: 1}
     assert len(list((tmp_path / "samples").glob("*.png"))) == 2
+    # A picture that was made up for, before any training of this attempt, has no share of its time.
+    shares = probed(tmp_path, "samples_share")
+    assert shares[step * BATCH] == (0 if name == "pictures" else 1)
+    assert shares[(6 - step) * BATCH] == 1
 
 
 def probed(run: Path, key: str) -> Counter[float]:
