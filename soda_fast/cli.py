@@ -10,7 +10,7 @@ from pathlib import Path
 
 from soda_fast import __version__
 from soda_fast.config import PROTOCOL_NAMES, Config, help_text, load_config, to_yaml
-from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here
+from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here, teller
 from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
 from soda_fast.synthesis.names import TASK_NAMES
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: BaseException, code: int, text: str | None = None) -> int:
-    """Say what is wrong, once for all processes."""
+    """Say what is wrong, once for all processes, or on each machine if they have not met."""
     if is_told_here(error):
-        print(f"soda-fast: {text or error}", file=sys.stderr, flush=True)
+        print(f"soda-fast: {teller(error)}{text or error}", file=sys.stderr, flush=True)
     return code
 
 

@@ -1,6 +1,7 @@
 """What ends a run, apart from a user's mistake (ValueError): each is told in a sentence and has its exit code."""
 
 import os
+import socket
 
 EXIT_FAILED = 1
 EXIT_AGAIN = 75
@@ -31,6 +32,16 @@ def tell_here(error: BaseException, here: bool) -> None:
 
 
 def is_told_here(error: BaseException) -> bool:
-    """Whether this process tells of `error`; where nobody decided, the first process does."""
-    here: bool = getattr(error, "told_here", int(os.environ.get("RANK", 0)) == 0)
+    """Whether this process tells of `error`; where nobody decided, the first process of each machine does.
+
+    Nobody decides until the processes have met, and what is wrong on one machine need not be so on the others.
+    """
+    here: bool = getattr(error, "told_here", int(os.environ.get("LOCAL_RANK", 0)) == 0)
     return here
+
+
+def teller(error: BaseException) -> str:
+    """Which process tells of `error`, as the beginning of a line; empty where there is one, or one that was chosen."""
+    if hasattr(error, "told_here") or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return ""
+    return f"process {os.environ.get('RANK', 0)} on {socket.gethostname()}: "

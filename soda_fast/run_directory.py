@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from soda_fast.config import Config, ConfigError, load_config, to_yaml
+from soda_fast.config import Config, ConfigError, config_from_tree, load_config, to_yaml
 from soda_fast.files import write_atomically
+from soda_fast.training.checkpoint_files import latest, read_manifest
 
 # Keys that a resumed run may change: they do not touch what has been learnt so far. All below a name count.
 FREE_KEYS = (
@@ -120,16 +121,34 @@ class RunDirectory:
             A warning that names the changes that were accepted.
 
         Raises:
-            ValueError: there are checkpoints, and keys that shape what is learnt differ.
+            ValueError: there are checkpoints, and keys that shape what is learnt differ, or nothing says which they
+                were.
         """
         # Without a checkpoint nothing has been learnt that the changes could contradict.
-        if not self.config.is_file() or not any(self.checkpoints.glob("images-*")):
+        if not any(self.checkpoints.glob("images-*")):
             return None
-        changes = find_changes(load_config(self.config), config)
+        saved = load_config(self.config) if self.config.is_file() else self._config_of_checkpoint(accept_changes)
+        changes = find_changes(saved, config) if saved else {}
         if changes and not accept_changes:
             raise ConfigError(_refusal(self.path, changes))
         named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
         return f"going on with {', '.join(named)}, as --accept-changes says" if changes else None
+
+    def _config_of_checkpoint(self, accept_changes: bool) -> Config | None:
+        """What the manifest of the checkpoint to be loaded says in place of a missing config.yaml.
+
+        None if no checkpoint is whole, or if none says it and changes are accepted anyway.
+        """
+        checkpoint, _ = latest(self.checkpoints)
+        if checkpoint is None:
+            return None
+        tree = read_manifest(checkpoint).get("config")
+        if tree is None and not accept_changes:
+            raise ValueError(
+                f"{self.path} has no config.yaml, and {checkpoint} does not say how it was trained: restore "
+                "config.yaml, choose another run.dir, or go on with --accept-changes"
+            )
+        return None if tree is None else config_from_tree(tree)
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml.

@@ -1,6 +1,7 @@
 """The command line as a user meets it: mistakes in one sentence, a whole small run, dry runs."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,25 @@ def test_a_diverging_run_stops_with_its_step(tmp_path: Path, capsys: pytest.Capt
     error = capsys.readouterr().err
     assert "NaN or infinite in step" in error
     assert error.count("\n") == 1
+
+
+def test_a_machine_tells_of_what_it_lacks_before_the_processes_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny_tree(tmp_path / "run", 1)
+    tree["data"] |= {"dataset": "cifar10", "root": str(tmp_path / "absent")}
+    (tmp_path / "tree.yaml").write_text(json.dumps(tree))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main(["train", str(tmp_path / "tree.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"soda-fast: process 2 on {socket.gethostname()}: ")
+    assert "absent" in told
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["train", str(tmp_path / "tree.yaml")]) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_help_answers_without_torch() -> None:

@@ -140,6 +140,16 @@ def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> No
     assert load_config(tmp_path / "changed" / "config.yaml").train.encoder_lr == 0.0008
 
 
+def test_without_config_yaml_the_checkpoint_says_what_was_trained(whole_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    (run / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"train\.encoder_lr = .*--accept-changes"):
+        run_tiny(tiny_tree(run, 9, encoder_lr=1e-3))
+    run_tiny(tiny_tree(run, 8))
+    assert (run / "config.yaml").is_file()
+
+
 def train_on(processes: int, path: Path, steps: int, parallel: dict[str, Any] | None = None, **model: float) -> None:
     tree = tiny_tree(path, steps)
     tree["model"]["decoder"] |= model
