@@ -1,7 +1,8 @@
 """Images that cannot be decoded: which, why, and what stands in for them.
 
 The stand-in of an image is the next readable image of its class, in the data set's order, the first following the last.
-That depends on the files alone: not on the process, the batch, or the order in which bad images are met.
+Of a pair it is the next one that is not the pair's other image. That depends on the files alone: not on the process,
+the batch, or the order in which bad images are met.
 """
 
 from collections.abc import Callable, Sequence
@@ -131,11 +132,33 @@ class Readable:
             return indices
         if self._policy == "error":
             raise ValueError(next(iter(self._causes.values())))
-        flat = indices.ravel().tolist()
-        bad = {index: self._stand_in(index) for index in set(flat) & self._causes.keys()}
-        return np.array([bad.get(index, index) for index in flat], np.int64).reshape(indices.shape)
+        shown, bad = indices.copy(), np.isin(indices, list(self._causes))
+        if indices.ndim == 1:
+            for place in np.flatnonzero(bad).tolist():
+                shown[place] = self._stand_in(int(indices[place]))
+            return shown
+        for place in np.flatnonzero(bad.any(axis=0)).tolist():
+            source, target = indices[:, place].tolist()
+            if bad[0, place]:
+                source = self._stand_in(source, target)
+            if bad[1, place]:
+                target = self._stand_in(target, source)
+            shown[:, place] = source, target
+        return shown
 
-    def _stand_in(self, index: int) -> int:
+    def settled(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`shown` (N,) once everything is known: where others may stand in, each image (N,) is decoded first.
+
+        Raises:
+            ValueError: as `views` does.
+        """
+        if self._policy == "replace":
+            for index in np.unique(indices).tolist():
+                self.decode(index)
+        return self.shown(indices)
+
+    def _stand_in(self, index: int, other: int | None = None) -> int:
+        """other: the pair's other image, passed over."""
         label = int(self._images.labels[index])
         if label not in self._members:
             usable = (self._images.labels == label) & (self._images.heights > 0)
@@ -144,9 +167,10 @@ class Readable:
         start = int(np.searchsorted(members, index))
         for place in range(start, start + len(members)):
             found = int(members[place % len(members)])
-            if found not in self._causes:
+            if found not in self._causes and found != other:
                 return found
-        raise ValueError(f"{self._causes[index]}; class {label} has no readable image to replace it by")
+        more = "" if other is None else " other than the pair's other one"
+        raise ValueError(f"{self._causes[index]}; class {label} has no readable image{more} to replace it by")
 
 
 def known_unreadable(images: ImageSet) -> NDArray[np.int64]:

@@ -264,6 +264,24 @@ def test_by_default_training_stops_and_names_file_and_cause(backend: str, tmp_pa
         one_epoch(tmp_path, backend, on_unreadable="replace")
 
 
+def test_the_stand_in_of_a_pair_is_not_its_other_image(tmp_path: Path) -> None:
+    images = file_set(tmp_path, {f"{number}.png": encode(Image.new("RGB", (4, 4)), "PNG") for number in range(4)})
+
+    def damage(*indices: int) -> Readable:
+        for index in indices:
+            images.paths[index].write_bytes(b"")
+            images.heights[index] = 0
+        return Readable(images, "replace")
+
+    readable = damage(0, 1)
+    # Source and target bad; the source bad, its usual stand-in being the target; the target bad, likewise; none bad.
+    pairs = np.array([[0, 0, 2, 3], [1, 2, 0, 2]])
+    np.testing.assert_array_equal(readable.shown(pairs), [[2, 3, 2, 3], [3, 2, 3, 2]])
+    np.testing.assert_array_equal(readable.shown(np.array([0, 1, 3])), [2, 2, 3])
+    with pytest.raises(ValueError, match="class 0 has no readable image other than the pair's other one"):
+        damage(3).shown(np.array([[2], [0]]))
+
+
 def test_a_class_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
     images = file_set(tmp_path, {"0.jpg": encode(Image.new("RGB", (9, 9)), "JPEG")})
     images.paths[0].write_bytes(b"")
