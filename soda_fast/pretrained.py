@@ -11,19 +11,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from soda_fast.build import build_model
+from soda_fast.build import build_model, view_rays
 from soda_fast.checkpoint_reader import read_tensors
 from soda_fast.config import Config, config_from_tree
 from soda_fast.diffusion import Guidance
 from soda_fast.export import CONFIG_NAME, ENCODER_NAME, MODEL_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
 from soda_fast.run_directory import RunDirectory
-from soda_fast.sampling import sample_images, starting_noise, with_sampling
+from soda_fast.sampling import denoise_under, sample_images, starting_noise, with_sampling
 from soda_fast.training.checkpoint_files import latest
 
 
 class PretrainedSODA(SODA):
-    """A trained SODA that can also make images. `encode`, `features` and `denoise` are `SODA`'s."""
+    """A trained SODA that can also make images. `features` and `denoise` are `SODA`'s."""
 
     def __init__(self, model: SODA, config: Config) -> None:
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
@@ -34,6 +34,31 @@ class PretrainedSODA(SODA):
         """Where the weights are."""
         return self.encoder.fc.weight.device
 
+    def encode(self, images: Tensor, rays: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
+        """Normalised images (N, 3, S, S) -> z (N, D).
+
+        Args:
+            images: on the model's device.
+            rays: features of the cameras' rays (`ray_features`), if you have made them yourself.
+            camera: (N, 3, 4), of what the images show: `cameras_of` (soda_fast/data/poses.py) makes it of poses. None,
+                or zeros in a row: not known.
+
+        Raises:
+            ValueError: a camera, and the model is not told of cameras, or the shape is not that; or also rays.
+        """
+        if camera is not None and rays is not None:
+            raise ValueError("encode: camera and rays are two forms of one thing; give one of them")
+        if camera is not None:
+            rays = self._rays(camera, len(images), self.config.data.source_size, images.device)
+        return super().encode(images, rays)
+
+    def _rays(self, camera: Tensor, rows: int, size: int, device: torch.device) -> Tensor | None:
+        if self.config.model.pose == "none":
+            raise ValueError("camera is given, but model.pose is none: this model is not told of cameras; leave it out")
+        if camera.shape != (rows, 3, 4):
+            raise ValueError(f"camera has shape {tuple(camera.shape)}, but must be ({rows}, 3, 4), one for each image")
+        return view_rays(self.config, camera.to(device, torch.float32), size)
+
     def sample(
         self,
         z: Tensor,
@@ -42,6 +67,7 @@ class PretrainedSODA(SODA):
         x_T: Tensor | None = None,
         solver: str = "ddim",
         eta: float = 0.0,
+        camera: Tensor | None = None,
     ) -> Tensor:
         """Images from z, with classifier-free guidance.
 
@@ -52,19 +78,21 @@ class PretrainedSODA(SODA):
             x_T: (N, 3, T, T) starting noise; None: the same for every call, a function of the row's number.
             solver: "ddim", or "dpm-solver++", for which 20 steps are enough.
             eta: share of fresh noise in each step of ddim.
+            camera: (N, 3, 4), from where the images are to be seen, as in `encode`; None: the decoder is told none.
 
         Returns:
             (N, 3, T, T) float32 images in [0, 1]; the noise that ddim leaves can pass the ends by 0.02.
 
         Raises:
-            ValueError: steps, guidance, solver or eta out of range, or at odds with the model.
+            ValueError: steps, guidance, solver or eta out of range, or at odds with the model; camera as in `encode`.
         """
         weights = guidance if isinstance(guidance, int | float) else list(guidance)
         tree = {"steps": steps, "guidance": weights, "solver": solver, "eta": float(eta)}
         config = with_sampling(self.config, tree)
         if x_T is None:
             x_T = starting_noise(self.config, torch.arange(len(z)))
-        return sample_images(self.denoise, config, z, x_T.to(z.device))
+        rays = None if camera is None else self._rays(camera, len(z), self.config.data.target_size, z.device)
+        return sample_images(denoise_under(self.denoise, rays), config, z, x_T.to(z.device))
 
 
 @dataclass(frozen=True)

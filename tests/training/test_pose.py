@@ -1,5 +1,6 @@
 """Training with pairs and rays: on any number of processes, resumed, exported, predicted, used without a camera."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_exported_and_loaded_it_encodes_with_and_without_a_camera(whole_run: Pat
     rays = torch.randn(2, 24, 8, 8)
     assert not torch.equal(encoder(images, rays), encoder(images))
     assert model.sample(model.encode(images), steps=2).shape == (2, 3, 8, 8)
+
+
+def test_the_python_api_takes_cameras(root: Path, whole_run: Path) -> None:
+    model, images = soda_fast.load(whole_run), torch.randn(2, 3, 8, 8)
+    cameras = load_dataset(model.config.data).train_cameras
+    assert cameras is not None
+    camera = torch.from_numpy(cameras[[0, 5]])
+    z = model.encode(images, camera=camera)
+    assert torch.equal(z, model.encode(images, view_rays(model.config, camera.float(), 8)))
+    assert not torch.equal(z, model.encode(images))
+    one, other = (model.sample(z, steps=2, camera=which) for which in (camera, camera.flip(0)))
+    assert one.shape == (2, 3, 8, 8)
+    assert not torch.equal(one, other)
+    assert torch.equal(model.sample(z, steps=2, camera=torch.zeros(2, 3, 4)), model.sample(z, steps=2))
+    with pytest.raises(ValueError, match=r"camera has shape \(1, 3, 4\), but must be \(2, 3, 4\)"):
+        model.sample(z, camera=camera[:1])
+    model.config = replace(model.config, model=replace(model.config.model, pose="none"))
+    with pytest.raises(ValueError, match=r"camera is given, but model.pose is none"):
+        model.encode(images, camera=camera)
 
 
 def test_memory_and_arithmetic_count_the_rays(root: Path, tmp_path: Path) -> None:
