@@ -28,9 +28,11 @@ def make(studio: Studio, solver: str, steps: int, images: int) -> tuple[Tensor, 
     """(N, 3, T, T) in [0, 1] from the z of the same test images, always from the same noise; and seconds."""
     config = with_sampling(studio.config, {"solver": solver, "steps": steps, "eta": 0.0})
     indices = studio.choose(images)
-    z = studio.encode(studio.sources(indices))
+    camera = studio.cameras(indices)
+    z = studio.encode(studio.sources(indices), camera)
     start = time.perf_counter()
-    made = Studio(studio.model, studio.dataset, config, studio.processes).make(z, torch.arange(len(z)), solver)
+    maker = Studio(studio.model, studio.dataset, config, studio.processes)
+    made = maker.make(z, torch.arange(len(z)), solver, camera)
     return made.clamp(0, 1), time.perf_counter() - start
 
 

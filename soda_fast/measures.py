@@ -42,9 +42,8 @@ class MadeImages:
     def __len__(self) -> int:
         return len(self._indices)
 
-    @property
-    def setting(self) -> Setting:
-        """How they are made."""
+    def setting(self, camera: str) -> Setting:
+        """How they are made. camera: "known" or "withheld", said under model.pose rays."""
         sampling, seed = self.studio.config.sampling, self.studio.config.run.seed
         return {
             "made_by": self._checkpoint,
@@ -54,6 +53,7 @@ class MadeImages:
             "guidance": sampling.guidance,
             "eta": sampling.eta,
             "seed": seed,
+            **({} if self.studio.config.model.pose == "none" else {"camera": camera}),
         }
 
     @cached_property
@@ -63,9 +63,9 @@ class MadeImages:
 
     @cached_property
     def reconstructed(self) -> Tensor:
-        """Made from the z of their central squares."""
+        """Made from the z of their central squares; both networks are told the cameras, where model.pose is rays."""
         z = self.studio.encode_many(self.studio.images, self._indices, "z of test images")
-        made = self.studio.make(z, torch.arange(len(z)), "reconstructions")
+        made = self.studio.make(z, torch.arange(len(z)), "reconstructions", self.studio.cameras(self._indices))
         return _with_levels(_finite(made, "images made from z", self._checkpoint))
 
     @cached_property
@@ -136,7 +136,7 @@ def measure(
 
 
 def _reconstruction(made: MadeImages, features: FeatureMaker) -> list[Measurement]:
-    setting: Setting = {**made.setting, "pixels": made.real.shape[-1]}
+    setting: Setting = {**made.setting("known"), "pixels": made.real.shape[-1]}
     transform = f"source and target: {_SQUARE}"
     pairs = made.real, made.reconstructed
     found = [Measurement("reconstruction", "PSNR", _mean(psnr, *pairs), "dB", "higher", "", setting, transform)]
@@ -151,15 +151,17 @@ def _mean(score: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, batch
 
 
 def _frechet(made: MadeImages, features: FeatureMaker) -> list[Measurement]:
-    return _distances("frechet", made, made.reconstructed, features, f"source and real images: {_SQUARE}")
+    return _distances("frechet", made, made.reconstructed, "known", features, f"source and real images: {_SQUARE}")
 
 
 def _frechet_unconditional(made: MadeImages, features: FeatureMaker) -> list[Measurement]:
-    return _distances("frechet-unconditional", made, made.unconditional, features, f"real images: {_SQUARE}")
+    return _distances(
+        "frechet-unconditional", made, made.unconditional, "withheld", features, f"real images: {_SQUARE}"
+    )
 
 
 def _distances(
-    protocol: str, made: MadeImages, images: Tensor, features: FeatureMaker, transform: str
+    protocol: str, made: MadeImages, images: Tensor, camera: str, features: FeatureMaker, transform: str
 ) -> list[Measurement]:
     real, artificial = features(made.real, "features"), features(images, "features")
     return [
@@ -170,7 +172,7 @@ def _distances(
             "",
             "lower",
             name,
-            {**made.setting, "dimensions": real[name].shape[1]},
+            {**made.setting(camera), "dimensions": real[name].shape[1]},
             transform,
         )
         for name in real

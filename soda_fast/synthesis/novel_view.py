@@ -13,8 +13,8 @@ _OBJECTS = 4
 def novel_view(studio: Studio) -> Picture:
     """For a few objects: one view, others of the same object, and below these what is made from the first one's z.
 
-    The decoder is told where the camera stood for the others, and sees none of their pixels. Test images, spread evenly
-    over the object's views in the order of the data set.
+    The decoder is told where the camera stood for the others, and sees none of their pixels. Test images (training
+    images where there is no test split), spread evenly over the object's views in the order of the data set.
 
     Raises:
         ValueError: the model is not told of cameras, the data set has none, or no object has two images.
@@ -27,6 +27,7 @@ def novel_view(studio: Studio) -> Picture:
     sources, targets = choose_views(studio, _OBJECTS, studio.config.sampling.images)
     columns = targets.shape[1]
     z = studio.encode(studio.sources(sources), studio.cameras(sources))
+    origin = "trained on" if studio.dataset.test is None else "held out"
     flat = targets.ravel()
     # The same noise everywhere, so that z and the camera alone tell the pictures apart.
     noise = torch.zeros(len(flat), dtype=torch.int64)
@@ -36,7 +37,7 @@ def novel_view(studio: Studio) -> Picture:
     for number, (originals, copies) in enumerate(zip(true.split(columns), made.split(columns), strict=True)):
         name = studio.dataset.class_names[studio.images.labels[sources[number]]]
         rows += [
-            Row(f"{name},\nheld out", torch.cat((shown[number : number + 1], originals))),
+            Row(f"{name},\n{origin}", torch.cat((shown[number : number + 1], originals))),
             Row("made", torch.cat((blank, copies))),
         ]
     return Picture(rows, ["source", *[""] * columns])
@@ -53,11 +54,12 @@ def choose_views(studio: Studio, objects: int, columns: int) -> tuple[NDArray[np
     sources: list[np.int64] = []
     targets: list[NDArray[np.int64]] = []
     for source in order[np.sort(np.unique(images.labels[order], return_index=True)[1])]:
-        others = np.flatnonzero(images.labels == images.labels[source])
+        others = np.flatnonzero((images.labels == images.labels[source]) & (images.heights > 0))
         others = others[others != source]
         if len(others) and len(sources) < objects:
             sources.append(source)
             targets.append(others[np.linspace(0, len(others) - 1, columns).round().astype(np.int64)])
     if not sources:
-        raise ValueError("novel-view: no object has two images in the test split; add views of each under test/")
+        split = "train" if studio.dataset.test is None else "test"
+        raise ValueError(f"novel-view: no object has two images in the {split} split; add views of each under {split}/")
     return np.array(sources), np.stack(targets)

@@ -14,8 +14,10 @@ from soda_fast.config import Config, trained_without_z
 from soda_fast.config.schema import ViewConfig
 from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.dataset import RGB
+from soda_fast.data.pairs import Pairs
+from soda_fast.data.unreadable import Readable
 from soda_fast.data.view_cameras import view_cameras
-from soda_fast.data.views import clean_plan
+from soda_fast.data.views import clean_plan, plan
 from soda_fast.diffusion.sampler import Denoise
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
@@ -72,16 +74,48 @@ class Studio:
         )
         return sources * std + mean
 
-    def cameras(self, indices: NDArray[np.int64]) -> Tensor:
-        """(N, 3, 4) of the central squares of `images`.
+    def partners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The images (N,) whose views are the targets: another of each object under data.pairs, else the same.
+
+        indices: (N,) of images that can be read. An object of a single image has that one.
+        """
+        if not self.config.data.pairs:
+            return indices
+        readable = np.flatnonzero(self.images.heights > 0)
+        pairs = Pairs(self.images.labels[readable])
+        return readable[pairs.draw(self.config.run.seed, indices, np.searchsorted(readable, indices))]
+
+    def cameras(
+        self,
+        indices: NDArray[np.int64],
+        images: ImageSet | None = None,
+        view: ViewConfig | None = None,
+        stream: str = "",
+    ) -> Tensor | None:
+        """(N, 3, 4) of views, or of their stand-ins' where images are unreadable; None under model.pose none.
+
+        Args:
+            indices: (N,) of the images.
+            images: of which split; None: `images`.
+            view: how the views are drawn; None: central squares.
+            stream: "source" or "target", with a view.
 
         Raises:
-            ValueError: the data set has no poses.
+            ValueError: model.pose is rays, and the data set has no poses.
         """
-        known = self.dataset.train_cameras if self.dataset.test is None else self.dataset.test_cameras
-        whole = require_cameras(self.config, known)[indices]
-        heights, widths = self.images.heights[indices], self.images.widths[indices]
-        found = view_cameras(whole, clean_plan(heights, widths), heights, widths)
+        if self.config.model.pose == "none":
+            return None
+        images = self.images if images is None else images
+        of_train = images is self.dataset.train
+        known = require_cameras(self.config, self.dataset.train_cameras if of_train else self.dataset.test_cameras)
+        shown = Readable(images, self.config.data.on_unreadable).settled(indices)
+        heights, widths = images.heights[shown], images.widths[shown]
+        planned = (
+            clean_plan(heights, widths)
+            if view is None
+            else plan(view, self.config.run.seed, stream, indices, heights, widths)
+        )
+        found = view_cameras(known[shown], planned, heights, widths)
         return torch.from_numpy(found).float().to(self.processes.device)
 
     @torch.no_grad()
@@ -91,12 +125,13 @@ class Studio:
         return self.model.encode(sources, None if cameras is None else view_rays(self.config, cameras, size))
 
     def encode_many(self, images: ImageSet, indices: NDArray[np.int64], title: str) -> Tensor:
-        """z (N, D) of the central squares of many images, all processes together. A collective."""
+        """z (N, D) of the central squares of many images and their cameras, all processes together. A collective."""
         size, statistics = self.config.data.source_size, (self.dataset.mean, self.dataset.std)
 
         def work(batches: Sequence[Tensor]) -> Iterator[Tensor]:
-            for sources in self._views(images, [indices[rows.numpy()] for rows in batches], size, statistics):
-                yield self.encode(sources)
+            chosen = [indices[rows.numpy()] for rows in batches]
+            for some, sources in zip(chosen, self._views(images, chosen, size, statistics), strict=True):
+                yield self.encode(sources, self.cameras(some, images))
 
         return self._together(work, len(indices), (self.config.model.encoder.z_dim,), title)
 

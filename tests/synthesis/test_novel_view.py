@@ -15,9 +15,13 @@ from training.tiny import run_tiny, tiny_tree
 import soda_fast
 from soda_fast.cli import main
 from soda_fast.data import load_dataset
+from soda_fast.data.view_cameras import ViewCameras
+from soda_fast.data.views import plan
+from soda_fast.measures import MadeImages
 from soda_fast.parallel import start_processes
 from soda_fast.synthesis.novel_view import choose_views, novel_view
 from soda_fast.synthesis.studio import Studio
+from soda_fast.synthesis.tasks import interpolate, reconstruct, traverse
 
 COLUMNS = 3
 PICTURE = "samples/novel-view-000000000024.png"
@@ -59,6 +63,7 @@ def test_cameras_are_those_of_the_images(studio: Studio) -> None:
 
 def test_what_is_made_follows_the_source_and_the_camera(studio: Studio) -> None:
     picture = novel_view(studio)
+    assert picture.rows[0].caption.endswith("\ntrained on"), "there is no test split"
     assert [row.images.shape for row in picture.rows] == [(1 + COLUMNS, 3, 8, 8)] * 4
     sources, targets = choose_views(studio, 4, COLUMNS)
     torch.testing.assert_close(picture.rows[0].images, studio.targets(np.array([sources[0], *targets[0]])))
@@ -69,6 +74,58 @@ def test_what_is_made_follows_the_source_and_the_camera(studio: Studio) -> None:
     assert not torch.allclose(by_hand, studio.make(z, one, "", studio.cameras(targets[0, :1])))
     assert not torch.allclose(by_hand, studio.make(z, one, ""))
     assert not torch.allclose(z, studio.encode(studio.sources(sources[:1])))
+
+
+def test_reconstructions_are_of_the_partner_and_told_the_cameras(studio: Studio) -> None:
+    picture, data = reconstruct(studio), studio.config.data
+    indices = studio.choose(COLUMNS)
+    partners, labels = studio.partners(indices), studio.images.labels
+    assert (labels[partners] == labels[indices]).all()
+    assert (partners != indices).all()
+    torch.testing.assert_close(picture.rows[1].images, studio.targets(partners, data.target))
+    # The cameras of views that training would draw at these positions.
+    known = studio.dataset.train_cameras
+    cameras = [
+        torch.from_numpy(
+            ViewCameras(known, studio.images, studio.config.run.seed, 0.0)(stream, indices, shown, planned)
+        )
+        for stream, shown, planned in (
+            (name, rows, plan(view, studio.config.run.seed, name, rows, np.full(COLUMNS, 8), np.full(COLUMNS, 8)))
+            for name, rows, view in (("source", indices, data.source), ("target", partners, data.target))
+        )
+    ]
+    z = studio.encode(studio.sources(indices, data.source), cameras[0])
+    by_hand = studio.make(z, torch.arange(COLUMNS), "", cameras[1])
+    torch.testing.assert_close(picture.rows[2].images, by_hand, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(picture.rows[2].images, studio.make(z, torch.arange(COLUMNS), ""), atol=1e-4)
+    for task in (interpolate, traverse):
+        assert task(studio).rows
+
+
+def test_measures_tell_the_cameras_and_say_so(studio: Studio) -> None:
+    made = MadeImages(studio, "here")
+    indices = studio.choose(len(made))
+    z = studio.encode(studio.sources(indices), studio.cameras(indices))
+    expected = studio.make(z, torch.arange(len(made)), "", studio.cameras(indices))
+    torch.testing.assert_close(made.reconstructed, expected.clamp(0, 1), atol=3e-3, rtol=0)
+    assert not torch.allclose(made.reconstructed, studio.make(z, torch.arange(len(made)), ""), atol=3e-3)
+    assert made.setting("known")["camera"] == "known"
+    config = replace(studio.config, model=replace(studio.config.model, pose="none"))
+    assert "camera" not in MadeImages(replace(studio, config=config), "here").setting("known")
+
+
+def test_cameras_are_those_of_stand_ins(run: Path, tmp_path: Path) -> None:
+    root = posed_folder(tmp_path)
+    (root / "train/duck/00.png").write_bytes(b"no image")  # found when the data set is opened
+    cut = root / "train/cup/03.png"
+    cut.write_bytes(cut.read_bytes()[:60])  # found when it is decoded
+    model = soda_fast.load(run)
+    data = replace(model.config.data, root=str(root), on_unreadable="replace", unreadable_limit=1.0)
+    with start_processes("cpu") as processes:
+        studio = Studio(model, load_dataset(data), replace(model.config, data=data), processes)
+        numbers = [int(Path(studio.images.describe(index)).stem) for index in range(12)]
+        indices = np.array([numbers.index(0), numbers.index(3)])
+        np.testing.assert_allclose(angles(studio.cameras(indices)), [12, 15], atol=1e-3)
 
 
 def sample(run: Path) -> None:
