@@ -191,6 +191,14 @@ ABLATIONS = {
     "min_snr": {"diffusion.loss_weighting"},
     "paper_weights": {"model.initialisation", "model.decoder.rescale"},
     "clean_target": {"data.target.randaugment_probability"},
+    "fast": {
+        "diffusion.schedule",
+        "train.epochs",
+        "train.warmup_epochs",
+        "train.ema_beta",
+        "sampling.every_images",
+        "evaluation.during.knn",
+    },
     "paper": {
         "model.modulation",
         "model.initialisation",
