@@ -30,6 +30,12 @@ _NAMES = {
     ("collections", "OrderedDict"),
 }
 
+# What damaged bytes have the unpickler and the classes that it calls raise. An absurd length is a MemoryError.
+_UNPICKLING_ERRORS = (
+    *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError),
+    *(MemoryError, OverflowError, RuntimeError),
+)
+
 
 class _MetadataUnpickler(pickle.Unpickler):
     """Unpickles the description of a checkpoint's tensors, and nothing else."""
@@ -53,7 +59,7 @@ class SafeReader(dcp.FileSystemReader):
         try:
             with path.open("rb") as file:
                 metadata = _MetadataUnpickler(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError) as error:
+        except _UNPICKLING_ERRORS as error:
             raise ValueError(f"{path} is not the description of a checkpoint ({error})") from error
         if not isinstance(metadata, Metadata):
             raise ValueError(f"{path} is not the description of a checkpoint (it holds a {type(metadata).__name__})")

@@ -2,13 +2,15 @@
 
 encoder.safetensors   torchvision's names and weight layout (out, in, kernel, kernel); fc gives z
 model.safetensors     both networks in the same layout, names after encoder. and decoder.
-config.json           versions, preprocessing, how torchvision's ResNet takes the encoder, the run's configuration
+config.json           versions, preprocessing, how torchvision's ResNet takes the encoder, the run's configuration, both
+                      files' SHA-256; written last, so that an interrupted export is none
 
 The encoder's state loads strictly into torchvision.models.ARCH(num_classes=Z_DIM), with a 7x7 stem as it is. With a 3x3
 stem that model needs conv1 = Conv2d(3, 64, 3, stride=1, padding=1, bias=False) and maxpool = Identity() before. The
 `small` encoder is not one of torchvision's, nor is one that is told rays (`model.pose`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 
 from soda_fast import __version__
 from soda_fast.config import Config, to_yaml
-from soda_fast.files import write_atomically
+from soda_fast.files import sync_directory, write_atomically
 from soda_fast.model import SODA
 from soda_fast.reference_names import convolution_weights
+from soda_fast.run_directory import RunDirectory
 
 ENCODER_NAME, MODEL_NAME, CONFIG_NAME = "encoder.safetensors", "model.safetensors", "config.json"
 
@@ -31,14 +34,22 @@ def export(model: SODA, config: Config, directory: Path) -> None:
     """Write the encoder, the whole model and their configuration into `directory`.
 
     Raises:
-        ValueError: the folder cannot be made.
+        ValueError: the folder cannot be made, or holds a run.
     """
+    if RunDirectory(directory).config.exists():
+        raise ValueError(f"{directory} is a run's directory; choose another folder to export to")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{directory} cannot be made ({error.strerror}); choose another folder") from error
-    write_atomically(directory / ENCODER_NAME, save(to_exported(model.encoder)))
-    write_atomically(directory / MODEL_NAME, save(to_exported(model)))
+    # Files of two exports must not pass for one, wherever this one is interrupted.
+    (directory / CONFIG_NAME).unlink(missing_ok=True)
+    sync_directory(directory)
+    digests = {}
+    for name, network in ((ENCODER_NAME, model.encoder), (MODEL_NAME, model)):
+        data = save(to_exported(network))
+        digests[name] = hashlib.sha256(data).hexdigest()
+        write_atomically(directory / name, data)
     description = {
         "soda_fast": __version__,
         "preprocess": {
@@ -50,6 +61,7 @@ def export(model: SODA, config: Config, directory: Path) -> None:
         },
         "torchvision": _torchvision(config),
         "config": yaml.safe_load(to_yaml(config)),
+        "sha256": digests,
     }
     write_atomically(directory / CONFIG_NAME, json.dumps(description, indent=1).encode())
 

@@ -1,7 +1,9 @@
 """`soda-fast import`: checkpoints of the public reference implementation (FutureXiang/soda) as run directories."""
 
 import pickle
+import struct
 from collections.abc import Mapping
+from dataclasses import asdict
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,17 @@ from soda_fast.parallel import parallelize, start_processes
 from soda_fast.reference_names import state_from_reference
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.checkpoint import CheckpointStore
+from soda_fast.training.checkpoint_files import checkpoint_path, checkpoints, remove_folder
 from soda_fast.training.optimizer import build_optimizer
 from soda_fast.training.state import Progress, TrainState
 
 _DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny": "tiny_imagenet"}
 _RESOLUTION = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}
+# What torch.load and the unpickler raise at damaged bytes, old formats included.
+_DAMAGED = (
+    *(pickle.UnpicklingError, struct.error, EOFError, AssertionError, AttributeError, ImportError, LookupError),
+    *(MemoryError, OverflowError, RuntimeError, TypeError, ValueError),
+)
 _ARCHITECTURES = ("resnet18", "resnet34", "resnet50")
 
 
@@ -43,7 +51,8 @@ def import_reference(checkpoint: Path, config_file: Path, run: RunDirectory) -> 
         ValueError: unreadable files, settings that the reference does not have, missing, extra or misshaped keys, or an
             existing run.
     """
-    if run.config.exists():
+    interrupted = checkpoint_path(run.checkpoints, 0)
+    if run.config.exists() or any(path != interrupted for path in checkpoints(run.checkpoints)):
         raise ValueError(f"{run.path} already holds a run; give another folder")
     config = reference_config(_read_yaml(config_file), str(config_file), run.path)
     state, averaged = model_state(_read_checkpoint(checkpoint), str(checkpoint))
@@ -53,8 +62,9 @@ def import_reference(checkpoint: Path, config_file: Path, run: RunDirectory) -> 
     except ValueError as error:
         raise ValueError(f"{checkpoint} with {config_file}: {error}") from None
     run.make()
-    run.write_config(config)
     _write(config, model.state_dict(), run)
+    # Last: it makes the folder a run, and an interrupted import can be repeated.
+    run.write_config(config)
     weights = "the averaged (EMA) weights" if averaged else "the online weights (the checkpoint has no EMA)"
     return f"imported {weights} of {checkpoint} into {run.path}"
 
@@ -150,7 +160,9 @@ def _write(config: Config, state: dict[str, Tensor], run: RunDirectory) -> None:
             model.load_state_dict(state)
             parallelize(model, model.blocks, processes.mesh("fsdp"), bf16=False)
         optimizer = build_optimizer(models[0], config.train)
-        store = CheckpointStore(run.checkpoints, processes, keep=1)
+        # What an interrupted import has left is no run.
+        remove_folder(checkpoint_path(run.checkpoints, 0))
+        store = CheckpointStore(run.checkpoints, processes, keep=1, description={"config": asdict(config)})
         store.save_and_wait(Progress(images_seen=0, steps=0), TrainState(models[0], models[1], optimizer))
         store.close()
 
@@ -172,7 +184,7 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors that torch can read safely ({first})") from error
     if not isinstance(checkpoint, dict):

@@ -1,6 +1,9 @@
 """The Python API: trained models from a run directory or an exported folder."""
 
+import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from soda_fast.build import build_model, view_rays
@@ -149,6 +152,8 @@ def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Co
 
     overrides: `section.key=value`, of keys that do not shape what was learnt.
 
+    A damaged checkpoint that is newer is told of on stderr.
+
     Raises:
         ValueError: no run, or no whole checkpoint in it.
     """
@@ -157,6 +162,9 @@ def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Co
     if checkpoint is None:
         found = f" ({complaints[0]})" if complaints else ""
         raise ValueError(f"{run.path} has no whole checkpoint to load{found}; train it first")
+    # Once for all processes of torchrun, which have not met yet.
+    if complaints and int(os.environ.get("RANK", 0)) == 0:
+        print(f"soda-fast: warning: {'; '.join(complaints)}: {checkpoint} is used instead", file=sys.stderr, flush=True)
     model = build_model(config)
     state = model.state_dict()
     read_tensors(checkpoint, "ema.", state)
@@ -164,12 +172,14 @@ def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Co
 
 
 def _load(path: Path, whole: bool) -> tuple[SODA, Config]:
-    if not (path / CONFIG_NAME).is_file():
+    if RunDirectory(path).config.is_file() or not (path / CONFIG_NAME).is_file():
         model, config, _ = load_run(RunDirectory(path))
         return model, config
     try:
-        tree = json.loads((path / CONFIG_NAME).read_text())["config"]
-    except (ValueError, KeyError, TypeError) as error:
+        description = json.loads((path / CONFIG_NAME).read_text())
+        # Exports of earlier versions do not say what their files are.
+        tree, digests = description["config"], dict(description.get("sha256", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / CONFIG_NAME} is not the description of an exported model; export it again"
         ) from error
@@ -178,7 +188,10 @@ def _load(path: Path, whole: bool) -> tuple[SODA, Config]:
     network: nn.Module = model if whole else model.encoder
     file = path / (MODEL_NAME if whole else ENCODER_NAME)
     try:
-        network.load_state_dict(from_exported(network, load_file(file)))
+        data = file.read_bytes()
+        if digests and hashlib.sha256(data).hexdigest() != digests.get(file.name):
+            raise ValueError(f"{file} is not the file that was exported with {CONFIG_NAME}; export the model again")
+        network.load_state_dict(from_exported(network, load_safetensors(data)))
     except FileNotFoundError as error:
         raise ValueError(f"{file} is missing; export the model again") from error
     except (SafetensorError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """Checkpoints of the reference implementation become runs; the Python API reproduces its golden numbers from them."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import soda_fast
 from soda_fast.cli import main
+from soda_fast.errors import TrainingError
 from soda_fast.import_reference import import_reference, reference_config
 from soda_fast.run_directory import RunDirectory
 
@@ -115,6 +117,12 @@ def test_an_exported_file_that_does_not_fit(tmp_path: Path) -> None:
     main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
     file = tmp_path / "out" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that was exported"):
+        soda_fast.load(tmp_path / "out")
+    # Exports of earlier versions do not say what their files are.
+    described = json.loads((tmp_path / "out" / "config.json").read_text())
+    del described["sha256"]
+    (tmp_path / "out" / "config.json").write_text(json.dumps(described))
     with pytest.raises(ValueError, match=r"model\.safetensors does not hold what config\.json describes"):
         soda_fast.load(tmp_path / "out")
     soda_fast.load_encoder(tmp_path / "out")
@@ -160,6 +168,42 @@ def test_unreadable_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "expected a dict with MODEL" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "absent.pth"), "--config", str(config), str(tmp_path / "run")]) == 2
     assert "absent.pth: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x02.", b"\x80\x02J\x01", b"\x80\x02h\x05.", b"\x80\x02}]K\x01s.", b"\x80\x04\x8e" + b"\xff" * 8]
+)
+def test_damaged_pickles_are_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """An empty stack, a torn number, an unknown entry, an impossible key, an absurd length."""
+    _, config = write(tmp_path, load_case(CASES[0]), {})
+    (tmp_path / "damaged.pth").write_bytes(content)
+    with warnings.catch_warnings(action="ignore"):
+        assert main(["import", str(tmp_path / "damaged.pth"), "--config", str(config), str(tmp_path / "run")]) == 2
+    assert "damaged.pth: not a checkpoint of tensors that torch can read safely" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_import_can_be_repeated(tmp_path: Path) -> None:
+    case = load_case(CASES[0])
+    run, paths = RunDirectory(tmp_path / "run"), write(tmp_path, case, reference_file(case))
+    run.path.mkdir()
+    run.checkpoints.touch()  # where the weights cannot be written
+    with pytest.raises((TrainingError, OSError)):
+        import_reference(*paths, run)
+    assert not run.config.exists()
+    run.checkpoints.unlink()
+    import_reference(*paths, run)
+    run.config.unlink()  # as if interrupted between the weights and config.yaml
+    import_reference(*paths, run)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["images-000000000000"]
+    soda_fast.load(run.path)
+    # A run that has gone on is none of that, even without its config.yaml.
+    (run.checkpoints / "images-000000000000").rename(run.checkpoints / "images-000000000012")
+    run.config.unlink()
+    with pytest.raises(ValueError, match="already holds a run"):
+        import_reference(*paths, run)
 
 
 def test_published_configurations_and_text_numbers() -> None:

@@ -15,21 +15,30 @@ from tqdm import tqdm
 from soda_fast.files import write_atomically
 from soda_fast.parallel import Processes
 from soda_fast.training.accounting import COUNTED
+from soda_fast.training.lines import PatientLines
 
 
-def forget_after(path: Path, images_seen: int) -> None:
-    """Drop the lines of metrics.jsonl that a resumed run is about to write again, and a half-written last one."""
+def forget_after(path: Path, images_seen: int) -> int:
+    """Drop the lines of metrics.jsonl that a resumed run is about to write again, and damaged ones.
+
+    Returns:
+        The number of damaged lines, a half-written last one among them.
+    """
     if not path.exists():
-        return
-    kept = [line for line in path.read_text().splitlines() if _is_until(line, images_seen)]
-    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+        return 0
+    lines = [(line, _images_seen(line)) for line in path.read_bytes().split(b"\n") if line]
+    kept = [line for line, seen in lines if seen is not None and seen <= images_seen]
+    write_atomically(path, b"".join(line + b"\n" for line in kept))
+    return sum(seen is None for _, seen in lines)
 
 
-def _is_until(line: str, images_seen: int) -> bool:
+def _images_seen(line: bytes) -> int | None:
+    """Of a line; None if it is damaged."""
     try:
-        return json.loads(line)["images_seen"] <= images_seen
-    except json.JSONDecodeError:
-        return False
+        seen = json.loads(line)["images_seen"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seen if isinstance(seen, int) else None
 
 
 def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:
@@ -70,8 +79,10 @@ class Metrics:
         self._processes.on_main(lambda: self._open(images_seen))
 
     def _open(self, images_seen: int) -> None:
-        forget_after(self.directory / "metrics.jsonl", images_seen)
-        self._lines = (self.directory / "metrics.jsonl").open("a", buffering=1)
+        damaged = forget_after(self.directory / "metrics.jsonl", images_seen)
+        if damaged:
+            self.warn(f"{damaged} damaged lines of {self.directory / 'metrics.jsonl'} are left out")
+        self._lines = PatientLines(self.directory / "metrics.jsonl")
         threading.excepthook = _quiet_about_disks
         self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"), purge_step=images_seen + 1)
 
@@ -100,8 +111,7 @@ class Metrics:
 
     def _write(self, images_seen: int, values: dict[str, float]) -> None:
         with self.tolerating("metrics.jsonl"):
-            # What a full disk does not take stays in the file's buffer, and is written with a later line.
-            self._lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+            self._lines.write(json.dumps({"images_seen": images_seen, **values}))
         with self.tolerating("tensorboard/"):
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, images_seen)
@@ -140,5 +150,7 @@ class Metrics:
         if self.is_main:
             with self.tolerating("metrics.jsonl"):
                 self._lines.close()
+            if self._lines.waiting:
+                self.warn(f"the last {self._lines.waiting} lines of metrics.jsonl could not be written and are lost")
             with self.tolerating("tensorboard/"):
                 self._tensorboard.close()

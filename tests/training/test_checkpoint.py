@@ -195,6 +195,15 @@ def test_a_modules_attribute_is_not_a_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04\x8e" + b"\xff" * 8, b"\x80\x04\x8e" + bytes(7) + b"\x10", b"\x80\x02K\x01r\xff\xff\xff\x7f."]
+)
+def test_absurd_lengths_in_the_metadata_are_damage(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".metadata").write_bytes(content)
+    with pytest.raises(ValueError, match="is not the description of a checkpoint"):
+        SafeReader(tmp_path).read_metadata()
+
+
 def test_no_whole_checkpoint_is_no_reason_to_start_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     run_tiny(tiny_tree(run, 2))
