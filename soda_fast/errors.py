@@ -25,6 +25,10 @@ class Stopped(BaseException):
         super().__init__(text)
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
+        """It travels to other processes whole."""
+        return type(self), (str(self), self.exit_code)
+
 
 def tell_here(error: BaseException, here: bool) -> None:
     """Decide whether this process is the one of several that tells of `error`."""

@@ -20,6 +20,11 @@ from soda_fast.parallel.meeting import meet
 
 T = TypeVar("T")
 _LAST_QUESTIONS_S = 3.0
+# What pickling raises, and what an error's own __init__ may when it is given its sentence in place of its arguments.
+_UNPORTABLE = (
+    *(pickle.PickleError, AttributeError, TypeError, ValueError, LookupError),
+    *(ArithmeticError, ImportError, OSError, RuntimeError),
+)
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Connection refused")
 
 
@@ -33,6 +38,8 @@ class Processes:
     local_world_size: int
     device: torch.device
     store: dist.Store
+    timeout: timedelta = timedelta(minutes=60)
+    """The longest that a collective waits."""
 
     @property
     def is_main(self) -> bool:
@@ -55,7 +62,7 @@ class Processes:
 
     def host_group(self) -> dist.ProcessGroup:
         """A new group of all processes, for the host's collectives beside the training's. A collective."""
-        return cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+        return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=self.timeout))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes. A collective."""
@@ -135,7 +142,7 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
         store = meet(next(dist.rendezvous("env://", timeout=timeout))[0], rank, world_size, timeout.total_seconds())
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:
-        yield Processes(rank, world_size, local_rank, local_world_size, device, store)
+        yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
         if isinstance(error, Stopped):
             _leave_word(store, error)
@@ -156,7 +163,7 @@ def _portable(error: BaseException) -> BaseException:
     """The error, or what it says if it cannot travel to another process."""
     try:
         pickle.loads(pickle.dumps(error))
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except _UNPORTABLE:
         return TrainingError(f"process 0: {type(error).__name__}: {error}")
     return error
 

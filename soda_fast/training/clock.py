@@ -66,17 +66,38 @@ class ShareTimer:
 class SaveTimer:
     """When a checkpoint is due by the clock on the wall.
 
+    The process whose clock counts asks for one, and what it asked reaches all processes some steps later. It does not
+    ask again until the save that answers it.
+
     interval_s: None: never.
     """
 
     def __init__(self, interval_s: float | None, now: Callable[[], float] = time.monotonic) -> None:
         self._interval_s, self._now = interval_s, now
+        self._asked_at = self._saved_at = 0
         self.restart()
 
     def restart(self) -> None:
-        """A checkpoint has been begun."""
+        """The interval begins now."""
         self._start = self._now()
 
-    def is_due(self) -> bool:
-        """Whether the interval has passed since then."""
-        return self._interval_s is not None and self._now() - self._start >= self._interval_s
+    def saved(self, images_seen: int) -> None:
+        """A checkpoint has been begun, on all processes; it answers what was asked before."""
+        self._saved_at = images_seen
+        self.restart()
+
+    def is_due(self, interval_s: float | None = None) -> bool:
+        """Whether the interval, or this shorter one, has passed since then."""
+        passed = self._now() - self._start
+        return self._interval_s is not None and passed >= (self._interval_s if interval_s is None else interval_s)
+
+    def ask(self, images_seen: int) -> int:
+        """images_seen to ask for a checkpoint of it or of a later step; 0 to ask for none."""
+        if not self.is_due() or self._asked_at > self._saved_at or images_seen == self._saved_at:
+            return 0
+        self._asked_at = images_seen
+        return images_seen
+
+    def is_wanted(self, asked_at: int) -> bool:
+        """Whether what some process asked for has not been saved since: the same on all that were told of it."""
+        return asked_at > self._saved_at

@@ -14,6 +14,10 @@ class NonFiniteError(ArithmeticError):
         super().__init__(f"the loss or its gradient became NaN or infinite after {images_seen:,} images")
         self.images_seen = images_seen
 
+    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[int]]:
+        """It travels to other processes whole."""
+        return type(self), (self.images_seen,)
+
 
 class FiniteGuard:
     """Decides, on the device, which steps count.

@@ -23,8 +23,8 @@ _WORTH_A_WORD_S = 5.0
 class Inspections:
     """What is looked at, and whether it has been already. Every method is a collective.
 
-    A step's checkpoint comes before its inspections, so a run that was killed in them resumes after them: it makes up
-    for those that it finds missing.
+    A step's checkpoint comes before its inspections, so a run that was stopped or killed in them resumes after them: it
+    makes up for those that it finds missing.
     """
 
     def __init__(

@@ -42,6 +42,8 @@ from soda_fast.training.state import Progress, TrainState
 
 AUTO_SAVE_S = 600.0
 """What a killed run loses at most, or little more, where train.save_every_images is auto."""
+INSPECTION_SAVE_S = 60.0
+"""Under auto, how old the last checkpoint may be where an inspection begins, which may take long."""
 
 
 class Trainer:
@@ -130,9 +132,9 @@ class Trainer:
         self._resume()
         with self.metrics, self.watchdog:
             self._announce()
-            self._make_up()
+            self._make_up(stop)
             self.save_timer.restart()
-            save_wanted = 0
+            asked_at = 0
             for parts in self._global_batches():
                 self.watchdog.progress(f"the step after {self.images_seen:,} images")
                 self.step(parts)
@@ -144,11 +146,12 @@ class Trainer:
                     self._log()
                 with self.clock.paused():
                     # First what must not be lost; it is written while the rest goes on.
-                    if save_wanted or self._due(self.save_every_images):
+                    if self.save_timer.is_wanted(asked_at) or self._due(self.save_every_images):
                         self._save()
-                    self._inspect(self.inspections.due(self._due))
-                signal, save_wanted = self.vote.ask(stop.received, self._wants_to_save())
-                if signal:
+                    self._inspect(self.inspections.due(self._due), stop)
+                signal, asked_at = self.vote.ask(stop.received, self._ask_to_save())
+                # After the last step there is nothing left to stop.
+                if signal and self.images_seen < self.total_images:
                     self._stop(signal)
             self.vote.close()
             self._save_and_wait()
@@ -285,16 +288,23 @@ class Trainer:
         values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
-    def _inspect(self, names: list[str], made_up: bool = False) -> None:
+    def _inspect(self, names: list[str], stop: StopRequest, made_up: bool = False) -> None:
         for name in names:
+            # Stopped here, a run makes up for it when it goes on.
+            signal, save = self.vote.ask_now(stop.received, self._is_unsaved_for(INSPECTION_SAVE_S))
+            if signal:
+                self._stop(signal)
+            if save:
+                self._save()
             self.watchdog.progress(name)
             self._check()
             self.inspections.run(name, self.images_seen, self.ema.model, made_up)
 
-    def _make_up(self) -> None:
+    def _make_up(self, stop: StopRequest) -> None:
         """A run killed after its last checkpoint was written, in what came after it: that is still due."""
         if self.images_seen:
-            self._inspect(self.inspections.missing(self.images_seen, self.inspections.due(self._due)), made_up=True)
+            missing = self.inspections.missing(self.images_seen, self.inspections.due(self._due))
+            self._inspect(missing, stop, made_up=True)
 
     def _progress(self) -> Progress:
         return Progress(self.images_seen, self.ema.steps, self.guard.skipped)
@@ -303,12 +313,16 @@ class Trainer:
         self.watchdog.progress("copying the state for a checkpoint")
         self._check()
         self.checkpoints.save(self._progress(), self.state)
-        self.save_timer.restart()
+        self.save_timer.saved(self.images_seen)
         self._tell()
 
-    def _wants_to_save(self) -> bool:
-        """The main process's clock counts. What is still being written is not waited for."""
-        return self.processes.is_main and self.save_timer.is_due() and not self.checkpoints.is_writing
+    def _ask_to_save(self) -> int:
+        """As `SaveTimer.ask`. The main process's clock counts. What is still being written is not waited for."""
+        may_ask = self.processes.is_main and not self.checkpoints.is_writing
+        return self.save_timer.ask(self.images_seen) if may_ask else 0
+
+    def _is_unsaved_for(self, seconds: float) -> bool:
+        return self.processes.is_main and self.save_timer.is_due(seconds) and not self.checkpoints.is_writing
 
     def _save_and_wait(self) -> None:
         self.watchdog.progress("writing a checkpoint")
@@ -318,14 +332,13 @@ class Trainer:
         self._tell()
 
     def _stop(self, signal: int) -> None:
-        """End here, resumable; after the last step there is nothing left to stop."""
-        if self.images_seen < self.total_images:
-            self._save_and_wait()
-            raise Stopped(
-                f"stopped by {signal_name(signal)} at {self.images_seen:,} of {self.total_images:,} images; they "
-                f"are in a checkpoint in {self.run.checkpoints}, and the same command goes on from it",
-                exit_code(signal),
-            )
+        """End here, resumable."""
+        self._save_and_wait()
+        raise Stopped(
+            f"stopped by {signal_name(signal)} at {self.images_seen:,} of {self.total_images:,} images; they "
+            f"are in a checkpoint in {self.run.checkpoints}, and the same command goes on from it",
+            exit_code(signal),
+        )
 
     def _tell(self) -> None:
         for notice in self.checkpoints.take_notices():

@@ -5,6 +5,7 @@ import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from soda_fast.parallel import start_processes
 from soda_fast.training import checkpoint_files
 from soda_fast.training import trainer as trainer_module
 from soda_fast.training.checkpoint_files import checkpoints, fingerprint, read_manifest
+from soda_fast.training.clock import SaveTimer
 from soda_fast.training.signals import StopRequest
 
 
@@ -70,11 +72,29 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         assert all(torch.equal(saved[name], before[name]) for name in before)
 
 
-def saved_by_the_clock(folder: str, every: Any) -> list[int]:
-    """Twelve steps, in which ten minutes pass all the time on process 0, and never on the others."""
+class AtOnce:
+    """In place of the background: written before the next step, so that the clock alone decides."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1)
+
+    def submit(self, function: Any, *arguments: Any) -> Any:
+        future = self.thread.submit(function, *arguments)
+        wait([future])
+        return future
+
+    def shutdown(self) -> None:
+        self.thread.shutdown()
+
+
+def saved_by_the_clock(folder: str, every: Any, steps_apart: int = 0) -> list[int]:
+    """Twelve steps, after every few of which ten minutes have passed on process 0; they never pass on the others."""
     with start_processes("cpu") as processes:
-        trainer_module.AUTO_SAVE_S = 0.0 if processes.is_main else 1e9
+        trainer_module.AUTO_SAVE_S = float(steps_apart * BATCH) if processes.is_main else 1e9
         trainer = make_trainer(Path(folder), processes, save_every_images=every, keep_checkpoints=100)
+        if steps_apart:  # a clock that tells images
+            trainer.save_timer = SaveTimer(trainer_module.AUTO_SAVE_S, lambda: float(trainer.images_seen))
+            trainer.checkpoints._thread = AtOnce()  # type: ignore[assignment]
         trainer.train(StopRequest())
         trainer.checkpoints.close()
     return [int(path.name[-12:]) // BATCH for path in checkpoints(Path(folder) / "checkpoints")]
@@ -86,6 +106,12 @@ def test_checkpoints_come_by_the_main_process_clock(tmp_path: Path) -> None:
     assert first[-1] == 12
     # Its word reaches the others a step later, and the step after that saves.
     assert first[0] == 3
+
+
+def test_what_is_saved_once_is_not_asked_for_again(tmp_path: Path) -> None:
+    """The word that reaches the others late is of the same wish."""
+    for saved in run_in_processes(saved_by_the_clock, 2, str(tmp_path), "auto", 3):
+        assert saved == [5, 10, 12]
 
 
 @pytest.mark.parametrize(("every", "saved"), [(0, [12]), (5 * BATCH, [5, 10, 12])])

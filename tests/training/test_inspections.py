@@ -1,5 +1,6 @@
 """Pictures and probes come after the checkpoint of their step, each exactly once, wherever a run is killed."""
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import forked
 import pytest
+from spawn import run_in_processes
 from training.tiny import BATCH, read_metrics, tiny_tree, trainer_of
 
+from soda_fast.errors import Stopped
 from soda_fast.parallel import start_processes
+from soda_fast.training import trainer as trainer_module
 from soda_fast.training.checkpoint_files import checkpoints
 from soda_fast.training.signals import StopRequest
 from soda_fast.training.trainer import Trainer
@@ -84,6 +88,52 @@ def test_what_a_kill_left_out_is_made_up_for(tmp_path: Path, step: int, name: st
 def probed(run: Path, key: str) -> Counter[float]:
     """How often each images_seen has a value of `key`."""
     return Counter(line["images_seen"] for line in read_metrics(run) if key in line)
+
+
+def stopped_in_the_picture(folder: str) -> tuple[list[tuple[str, int]], str]:
+    """Two inspections of step 2; process 1 alone is told to stop while the first is running."""
+    begun: list[tuple[str, int]] = []
+    tree = inspected(Path(folder), 2)
+    tree["train"]["save_every_images"] = 0
+    with start_processes("cpu") as processes:
+        trainer, stop = trainer_of(tree, processes), StopRequest()
+        record(trainer, begun, None)
+        real_run = trainer.inspections.run
+
+        def run(*arguments: Any) -> None:
+            real_run(*arguments)
+            stop.received = signal.SIGTERM if processes.rank == 1 else 0
+
+        trainer.inspections.run = run  # type: ignore[method-assign]
+        told = ""
+        try:
+            trainer.train(stop)
+        except Stopped as error:
+            told = str(error)
+        finally:
+            trainer.checkpoints.close()
+    return begun, told
+
+
+def test_a_stop_does_not_wait_for_the_next_inspection(tmp_path: Path) -> None:
+    """Nor at the end of the run; what was left out is made up for."""
+    for begun, told in run_in_processes(stopped_in_the_picture, 2, str(tmp_path)):
+        assert begun == [("save", 2 * BATCH), ("pictures", 2 * BATCH)]
+        assert f"stopped by SIGTERM at {2 * BATCH} of {2 * BATCH} images" in told
+    assert len(checkpoints(tmp_path / "checkpoints")) == 1
+    assert train(inspected(tmp_path, 2)) == [("knn", 2 * BATCH)]
+
+
+def test_a_step_is_saved_before_its_inspections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the last checkpoint is younger than a minute: here, none."""
+    tree = inspected(tmp_path / "old", 4)
+    tree["train"]["save_every_images"] = "auto"
+    assert [what for what in train(tree) if what[0] == "save"] == [("save", 4 * BATCH)]
+    monkeypatch.setattr(trainer_module, "INSPECTION_SAVE_S", 0.0)
+    tree["run"]["dir"] = str(tmp_path / "now")
+    begun = train(tree)
+    assert begun[0] == ("save", 2 * BATCH)
+    assert begun[1] == ("pictures", 2 * BATCH)
 
 
 def test_kill_9_in_a_probe(tmp_path: Path) -> None:
