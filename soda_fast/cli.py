@@ -14,6 +14,7 @@ from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingErr
 from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
 from soda_fast.synthesis.names import TASK_NAMES
+from soda_fast.training.signals import StopRequest
 
 USAGE_ERROR = 2
 _DRY_RUN_OPTIONS = ("--processes", "--machine-processes", "--gpu-memory-gib")
@@ -62,9 +63,11 @@ def _train(options: argparse.Namespace) -> None:
     for name in _DRY_RUN_OPTIONS:
         if getattr(options, name.strip("-").replace("-", "_")) is not None:
             raise ValueError(f"{name} belongs to --dry-run; torchrun decides how many processes train")
-    from soda_fast.train import train
+    # Importing torch takes seconds, in which a scheduler may already change its mind.
+    with StopRequest() as stop:
+        from soda_fast.train import train
 
-    train(config, options.accept_changes)
+        train(config, options.accept_changes, stop)
 
 
 def _dry_run(config: Config, options: argparse.Namespace) -> None:

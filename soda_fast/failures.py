@@ -1,8 +1,12 @@
 """RUN/failures: what is needed to repeat the step at which a training stopped.
 
-failures/images-000000012800/failure.json   configuration, images_seen, and for each process and accumulation part
-                                            the positions, data set indices, timesteps and losses of its samples
+failures/images-000000012800/failure.json   configuration, images_seen, a digest of the images, and for each process and
+                                            accumulation part the positions, data set indices, timesteps and losses of
+                                            its samples
                              weights/       the model before the step, as in a checkpoint
+         .new/                              being written; never read
+
+The newest one stays: an older one goes when it is whole, because each holds a copy of the weights.
 """
 
 import json
@@ -20,11 +24,16 @@ NAME = "failure.json"
 
 @dataclass(frozen=True)
 class Failure:
-    """A step that was not finite. findings: `training.diagnosis.Finding`s as dicts."""
+    """A step that was not finite.
+
+    images: count and sha256 of the training images, as in a checkpoint's manifest; None in records of earlier versions.
+    findings: `training.diagnosis.Finding`s as dicts.
+    """
 
     config: Config
     images_seen: int
     weights: Path
+    images: dict[str, Any] | None
     findings: list[dict[str, Any]]
 
 
@@ -33,17 +42,38 @@ def failure_path(root: Path, images_seen: int) -> Path:
     return root / f"images-{images_seen:012d}"
 
 
-def prepare(root: Path, images_seen: int) -> None:
-    """An empty folder for a step's failure. Earlier ones go: each holds a copy of the weights."""
-    shutil.rmtree(root, ignore_errors=True)
-    failure_path(root, images_seen).mkdir(parents=True)
+def new_path(root: Path) -> Path:
+    """Where a failure is written before it is complete."""
+    return root / ".new"
 
 
-def write(root: Path, config: Config, images_seen: int, findings: Sequence[Any]) -> None:
-    """Write failure.json; after the weights, because it makes the failure complete."""
-    found = {"images_seen": images_seen, "seed": config.run.seed, "findings": [asdict(f) for f in findings]}
+def prepare(root: Path) -> None:
+    """An empty folder at `new_path`."""
+    discard(root)
+    new_path(root).mkdir(parents=True)
+
+
+def discard(root: Path) -> None:
+    """Remove what could not be completed."""
+    shutil.rmtree(new_path(root), ignore_errors=True)
+
+
+def write(root: Path, config: Config, images_seen: int, images: dict[str, Any] | None, findings: Sequence[Any]) -> None:
+    """Write failure.json; after the weights, because it makes the failure complete. Once more to add findings."""
+    found: dict[str, Any] = {"images_seen": images_seen, "seed": config.run.seed, "images": images}
     found["config"] = asdict(config)
-    write_atomically(failure_path(root, images_seen) / NAME, json.dumps(found, indent=1).encode())
+    found["findings"] = [asdict(finding) for finding in findings]
+    new, final = new_path(root), failure_path(root, images_seen)
+    folder = new if new.exists() else final
+    write_atomically(folder / NAME, json.dumps(found, indent=1).encode())
+    if folder == new:
+        if final.exists():
+            shutil.rmtree(root / ".old", ignore_errors=True)
+            final.rename(root / ".old")
+        new.rename(final)
+        for other in root.iterdir():
+            if other != final:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def newest(root: Path) -> Failure:
@@ -52,12 +82,14 @@ def newest(root: Path) -> Failure:
     Raises:
         ValueError: there is none, or it cannot be read.
     """
-    paths = sorted(root.glob(f"images-*/{NAME}"))
+    paths = list(root.glob(f"images-*/{NAME}"))
     if not paths:
         raise ValueError(f"{root.parent} has no recorded failure: {root} holds none")
+    # By time: a run that went on from an older checkpoint fails at fewer images than before.
+    path = max(paths, key=lambda path: path.stat().st_mtime_ns)
     try:
-        found = json.loads(paths[-1].read_text())
-        config = config_from_tree(found["config"])
-        return Failure(config, int(found["images_seen"]), paths[-1].parent / "weights", found["findings"])
+        found = json.loads(path.read_text())
+        config, images_seen = config_from_tree(found["config"]), int(found["images_seen"])
+        return Failure(config, images_seen, path.parent / "weights", found.get("images"), found["findings"])
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{paths[-1]} cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

@@ -5,10 +5,11 @@ from dataclasses import replace
 from soda_fast import failures
 from soda_fast.checkpoint_reader import load_tensors
 from soda_fast.config import Config
-from soda_fast.data import load_dataset
+from soda_fast.data import Dataset, load_dataset
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.training.assembly import fingerprint_of
 from soda_fast.training.diagnosis import Finding, summarise
 from soda_fast.training.faults import examine_step, is_out_of_memory
 from soda_fast.training.trainer import Trainer
@@ -20,11 +21,13 @@ def replay(run: RunDirectory) -> None:
     Nothing is written. On another number of processes than the run's the same samples meet, differently shared out.
 
     Raises:
-        ValueError: no failure is recorded, it cannot be read, or these processes cannot share out the batch.
+        ValueError: no failure is recorded, it cannot be read, the images are others than in training, or these
+            processes cannot share out the batch.
         TrainingError: memory does not suffice.
     """
     failure = failures.newest(run.failures)
     dataset = load_dataset(failure.config.data)
+    _check_images(failure, dataset)
     with start_processes() as processes:
         config = for_processes(failure.config, processes)
         try:
@@ -47,6 +50,15 @@ def replay(run: RunDirectory) -> None:
             rows = zip(finding.positions, finding.indices, finding.timesteps, finding.losses, strict=True)
             for position, index, timestep, loss in rows:
                 print(f"  {position:>12} {index:>9} {timestep:>8} {loss:>12.6g}")
+
+
+def _check_images(failure: failures.Failure, dataset: Dataset) -> None:
+    now = {"count": len(dataset.train), "sha256": fingerprint_of(failure.config, dataset)}
+    if failure.images is not None and failure.images != now:
+        raise ValueError(
+            f"data.root={failure.config.data.root} holds other images, or in another order, than the step was trained "
+            f"on ({failure.images['count']:,} then, {now['count']:,} now); restore them to replay it"
+        )
 
 
 def for_processes(config: Config, processes: Processes) -> Config:

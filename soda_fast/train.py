@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from soda_fast.training.signals import StopRequest
 from soda_fast.training.trainer import Trainer
 
 
-def train(config: Config, accept_changes: bool = False) -> None:
+def train(config: Config, accept_changes: bool = False, stop: StopRequest | None = None) -> None:
     """Train a run to its end, from its newest checkpoint if it has one.
 
     Args:
         accept_changes: go on from a checkpoint although keys that shape what is learnt have changed.
+        stop: already listening; None: listen from now on.
 
     Raises:
         ValueError: the data set, the run directory or the number of processes does not fit the configuration.
@@ -39,7 +40,7 @@ def train(config: Config, accept_changes: bool = False) -> None:
         torch.use_deterministic_algorithms(True)
     else:
         torch.backends.cudnn.benchmark = True
-    with StopRequest() as stop:
+    with StopRequest() if stop is None else nullcontext(stop) as stop:
         dataset = load_dataset(config.data)
         config = resolve(config, dataset)
         if config.model.pose != "none":

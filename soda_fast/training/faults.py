@@ -49,10 +49,11 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     weights = {name: value for name, value in trainer.state.tensors().items() if name.startswith("model.")}
     problem = ""
     try:
-        processes.on_main(lambda: _prepare(run.failures, images_seen))
-        save_tensors(failures.failure_path(run.failures, images_seen) / "weights", weights)
+        processes.on_main(lambda: _prepare(run.failures))
+        save_tensors(failures.new_path(run.failures) / "weights", weights)
     except (SaveError, ValueError) as kept:
-        problem = f" (it cannot be repeated later: {kept})"
+        problem = str(kept)
+        processes.on_main(lambda: failures.discard(run.failures))
     # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
     problem = problem or processes.on_main(lambda: _write(trainer, images_seen, []))
     try:
@@ -66,9 +67,10 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     newest = trainer.checkpoints.last_good()
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
     step = images_seen // trainer.batch_images
+    later = f"it cannot be repeated later ({problem})" if problem else f"`soda-fast replay {run.path}` repeats the step"
     return TrainingError(
         f"the loss or its gradient became NaN or infinite in step {step} (from 0, after {images_seen:,} images), "
-        f"which did not change the weights: {found}. `soda-fast replay {run.path}` repeats the step{problem}; {last}. "
+        f"which did not change the weights: {found}. {later}; {last}. "
         "Lower train.encoder_lr and train.decoder_lr or lengthen the warm-up (with --accept-changes to go on from the "
         "checkpoint), or let train.max_skipped_steps leave out a few such steps"
     )
@@ -77,15 +79,16 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
 def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
     """Keep what is known of the failure; returns what is wrong with that, for a message."""
     try:
-        failures.write(trainer.run.failures, trainer.config, images_seen, findings)
+        images = trainer.checkpoints.description.get("images")
+        failures.write(trainer.run.failures, trainer.config, images_seen, images, findings)
     except OSError as error:
-        return f" (it cannot be repeated later: {error})"
+        return str(error)
     return ""
 
 
-def _prepare(root: Path, images_seen: int) -> None:
+def _prepare(root: Path) -> None:
     try:
-        failures.prepare(root, images_seen)
+        failures.prepare(root)
     except OSError as error:
         raise ValueError(f"{root}: {error.strerror}") from error
 

@@ -182,6 +182,29 @@ def test_a_diverging_run_is_kept_and_replayed(tmp_path: Path, capsys: pytest.Cap
         assert f"{index:>9} {timestep:>8}" in shown
 
 
+def test_a_failure_goes_when_the_next_one_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And one of other images is not replayed."""
+    root = tmp_path / "run" / "failures"
+    diverge(tmp_path / "run")
+    older = root / f"images-{9 * BATCH:012d}"
+    (root / f"images-{BATCH:012d}").rename(older)
+    before = (older / failures.NAME).read_bytes()
+
+    (root / ".new").touch()  # where the next one cannot be written
+    assert "it cannot be repeated later" in diverge(tmp_path / "run")
+    assert (older / failures.NAME).read_bytes() == before
+    (root / ".new").unlink()
+    assert "repeats the step" in diverge(tmp_path / "run")
+    (newer,) = root.iterdir()
+    assert newer.name == f"images-{BATCH:012d}"
+    kept = json.loads((newer / failures.NAME).read_text())
+    kept["images"]["sha256"] = "0"
+    (newer / failures.NAME).write_text(json.dumps(kept))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "run")]) == 2
+    assert "holds other images, or in another order, than the step was trained on" in capsys.readouterr().err
+
+
 def test_want_of_memory_in_the_examination_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,22 @@ def test_a_signal_while_the_data_opens(tmp_path: Path) -> None:
     assert_stopped_before_the_first_step(tree, [process], signal.SIGTERM)
 
 
+def test_a_signal_while_torch_is_imported(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", LONG)
+    (tmp_path / "run.yaml").write_text(str(tree))
+    # Python says on stderr what it imports.
+    command = [sys.executable, "-v", "-m", "soda_fast", "train", str(tmp_path / "run.yaml")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("import 'torch.") for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+    assert process.returncode == 75, told[-2000:]
+    assert "soda-fast: stopped by SIGTERM before the first step" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_signal_while_the_model_compiles(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", LONG) | {"perf": {"compile": True}}
