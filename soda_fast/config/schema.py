@@ -30,7 +30,8 @@ class RunConfig:
     """Where the run lives and what its random numbers follow from."""
 
     dir: str = ""
-    """Run directory; the same directory resumes. Empty: runs/ and the configuration file's name."""
+    """Run directory, on a file system that all machines share; the same directory resumes. Empty: runs/ and the
+    configuration file's name."""
     seed: NonNegative = 0
     """Seed of the initial weights, the order, the views, the noise: of everything random."""
 

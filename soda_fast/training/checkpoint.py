@@ -3,6 +3,7 @@
 `checkpoint_files` says what lies where. Nothing random is saved: it all follows from the seed and images_seen.
 """
 
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,6 @@ from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes
 from soda_fast.training import checkpoint_files as files
 from soda_fast.training.state import Progress, TrainState
-
-FORMAT = 1
 
 
 class SaveError(TrainingError):
@@ -108,7 +107,7 @@ class CheckpointStore:
             return
         if self.processes.is_main:
             files.remove_folder(files.temporary_path(self.root, progress.images_seen))
-        manifest = {"format": FORMAT, "conv_layout": "OHWI", **asdict(progress)}
+        manifest = {"format": files.FORMAT, "conv_layout": "OHWI", **asdict(progress)}
         manifest |= {"processes": self.processes.world_size, **self.description}
         staged, problem = self._stage(state)
         self._pending = _Pending(
@@ -148,7 +147,13 @@ class CheckpointStore:
             self._notices.append(f"{_failed(pending.images_seen, problem)}; training goes on, {self._remedy()}")
 
     def close(self) -> None:
-        """Wait for what is being written, whatever becomes of it, and free the background's memory."""
+        """Wait for what is being written, whatever becomes of it, and free the background's memory.
+
+        After a KeyboardInterrupt, which asks for the end at once, what is being written is left as it is.
+        """
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            return
         if self._pending is not None:
             self._pending.outcome.exception()
             self._pending = None
@@ -251,6 +256,9 @@ class CheckpointStore:
     def _commit(self, temporary: Path, manifest: dict[str, Any]) -> str | None:
         try:
             manifest["files"] = [*manifest["files"], files.fingerprint(temporary / ".metadata")]
+            absent = files.find_absent(temporary, manifest["files"])
+            if absent is not None:
+                return f"{absent}; is run.dir on a file system that all machines share?"
             files.publish(temporary, files.checkpoint_path(self.root, manifest["images_seen"]), manifest)
         except (OSError, MemoryError) as error:
             return describe_failure(error)

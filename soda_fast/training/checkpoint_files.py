@@ -2,7 +2,7 @@
 
     checkpoints/images-000000512000/__0_0.distcp ..   tensors only: model.*, ema.*, optimizer.*
                                     .metadata         where each tensor lies
-                                    manifest.json     images_seen, configuration, versions, SHA-256 of each file
+                                    manifest.json     images_seen, configuration, versions; SHA-256 of all files
                 .images-000000512000.tmp/             being written; never read
                 damaged-images-000000512000/          failed its checks when a run resumed; never read
 
@@ -11,16 +11,46 @@ The newest folder whose manifest and files agree is the one that counts.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from soda_fast.files import sync_directory, write_atomically
 
 MANIFEST = "manifest.json"
+FORMAT = 1
+_SEAL = "manifest_sha256"
 _NAME = re.compile(r"images-\d{12}")  # a copy that somebody made beside it is none
+
+
+class _FileEntry(BaseModel):
+    """As `fingerprint` gives it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """What every manifest holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    conv_layout: Literal["OHWI"]
+    images_seen: NonNegativeInt
+    steps: NonNegativeInt
+    skipped_steps: NonNegativeInt
+    processes: PositiveInt
+    files: list[_FileEntry] = Field(min_length=1)
+    manifest_sha256: str
 
 
 def checkpoint_path(root: Path, images_seen: int) -> Path:
@@ -52,11 +82,48 @@ def latest(root: Path) -> tuple[Path | None, list[str]]:
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     try:
-        for expected in read_manifest(path)["files"]:
+        manifest = read_manifest(path)
+        _check_manifest(path, manifest)
+        for expected in manifest["files"]:
             if fingerprint(path / expected["name"]) != expected:
                 return f"{expected['name']} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        return f"{MANIFEST}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+    except (OSError, ValueError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _check_manifest(path: Path, manifest: Any) -> None:
+    """Raises a ValueError if a manifest is not what was written, or is another checkpoint's."""
+    checked = _Manifest.model_validate(manifest)
+    if sealed(manifest) != manifest:
+        raise ValueError(f"{MANIFEST} is not what was written")
+    if path.name != checkpoint_path(path.parent, checked.images_seen).name:
+        raise ValueError(f"{MANIFEST} is of {checked.images_seen:,} images")
+    if ".metadata" not in {entry.name for entry in checked.files}:
+        raise ValueError(f"{MANIFEST} names no .metadata")
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest as it will be read, with the SHA-256 of its canonical JSON (sorted, without spaces, without that)."""
+    plain = json.loads(json.dumps({key: value for key, value in manifest.items() if key != _SEAL}))
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    return {**plain, _SEAL: hashlib.sha256(canonical).hexdigest()}
+
+
+def find_absent(folder: Path, entries: Sequence[dict[str, Any]]) -> str | None:
+    """What is wrong with the first of these files that is not in `folder` with its size, or None."""
+    for entry in entries:
+        try:
+            # Opened, since a network's file system may tell an old size of a file that it has not opened.
+            with (folder / entry["name"]).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+        except FileNotFoundError:
+            return f"{entry['name']}, which a process has written, is not in {folder}"
+        if size != entry["bytes"]:
+            return f"{entry['name']} has {size:,} bytes in {folder}, of {entry['bytes']:,} that a process has written"
     return None
 
 
@@ -74,7 +141,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 def publish(temporary: Path, final: Path, manifest: dict[str, Any]) -> None:
     """Make what lies in `temporary` a checkpoint: the manifest last, then the rename that commits."""
-    write_atomically(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_atomically(temporary / MANIFEST, json.dumps(sealed(manifest), indent=1).encode())
     set_aside(final)
     temporary.rename(final)
     sync_directory(final.parent)

@@ -37,6 +37,7 @@ from soda_fast.training.optimizer import build_optimizer, clip_and_step, learnin
 from soda_fast.training.peak_memory import peak_memory
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
+from soda_fast.training.shared_folder import require_shared
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
 from soda_fast.training.state import Progress, TrainState
 
@@ -128,7 +129,9 @@ class Trainer:
         Raises:
             Stopped: `stop` was requested on some process; there is a checkpoint of this very step, if one was made.
             NonFiniteError, SaveError: as they say.
+            ValueError: the run directory cannot be used, or is another one on some process.
         """
+        require_shared(self.run.path, self.processes)
         self._resume()
         with self.metrics, self.watchdog:
             self._announce()

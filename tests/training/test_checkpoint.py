@@ -1,5 +1,6 @@
 """Checkpoints beside the training: written while it goes on, complete, and read without running anything."""
 
+import copy
 import json
 import os
 import pickle
@@ -22,7 +23,7 @@ from soda_fast.config import config_from_tree
 from soda_fast.parallel import start_processes
 from soda_fast.training import checkpoint_files
 from soda_fast.training import trainer as trainer_module
-from soda_fast.training.checkpoint_files import checkpoints, fingerprint, read_manifest
+from soda_fast.training.checkpoint_files import checkpoints, find_damage, fingerprint, latest, read_manifest, sealed
 from soda_fast.training.clock import SaveTimer
 from soda_fast.training.signals import StopRequest
 
@@ -172,7 +173,7 @@ def test_loading_runs_nothing(tmp_path: Path, where: str, repaired_checksum: boo
     if repaired_checksum:
         manifest = read_manifest(path)
         manifest["files"] = [fingerprint(path / entry["name"]) for entry in manifest["files"]]
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     arguments = [["export", str(run), str(tmp_path / "out")], ["evaluate", str(run)]]
     for words in arguments:
         assert main(words) == 2
@@ -243,6 +244,39 @@ def test_no_whole_checkpoint_is_no_reason_to_start_anew(tmp_path: Path, capsys: 
     assert "is whole: restore one, or move this folder away" in capsys.readouterr().err
     assert (run / "metrics.jsonl").read_text() == lines
     assert checkpoints(run / "checkpoints") == [path]
+
+
+def rename_steps(manifest: dict[str, Any]) -> None:
+    manifest["steqs"] = manifest.pop("steps")
+
+
+MANIFESTS = {
+    "manifest.json is not what was written": lambda manifest: manifest.update(steps=3),
+    "steps: Field required": rename_steps,
+    "manifest_sha256: Field required": lambda manifest: manifest.pop("manifest_sha256"),
+    "images_seen: Input should be a valid integer": lambda manifest: manifest.update(images_seen="24"),
+}
+RESEALED = {
+    "is of 25 images": lambda manifest: manifest.update(images_seen=25),
+    "files: List should have at least 1 item": lambda manifest: manifest.update(files=[]),
+    "names no .metadata": lambda manifest: manifest["files"].pop(),
+}
+
+
+def test_a_damaged_manifest_is_found(tmp_path: Path) -> None:
+    """And the checkpoint before is used."""
+    run_tiny(tiny_tree(tmp_path / "run", 2, save_every_images=BATCH))
+    root = tmp_path / "run" / "checkpoints"
+    before, path = checkpoints(root)
+    good = read_manifest(path)
+    assert find_damage(path) is None
+    for damage, change in (MANIFESTS | RESEALED).items():
+        manifest = copy.deepcopy(good)
+        change(manifest)
+        (path / "manifest.json").write_text(json.dumps(sealed(manifest) if damage in RESEALED else manifest))
+        found, (complaint,) = latest(root)
+        assert found == before
+        assert damage in complaint
 
 
 def test_a_copy_beside_the_checkpoints_is_none(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from spawn import run_in_processes
 from training.tiny import BATCH, make_trainer, tiny_tree
 
 from soda_fast.parallel import start_processes
-from soda_fast.training import checkpoint_files
+from soda_fast.training import checkpoint_files, shared_folder
 from soda_fast.training.checkpoint import SaveError
 from soda_fast.training.checkpoint_files import checkpoints
 from soda_fast.training.signals import StopRequest
@@ -69,6 +69,35 @@ def test_a_state_that_cannot_be_copied_is_a_failed_save(tmp_path: Path) -> None:
     assert [text.split("images")[0] for text in told] == [f"the checkpoint of {BATCH * n} " for n in (1, 3, 5)]
     assert "out of memory" in told[2]
     assert [int(path.name[-12:]) // BATCH for path in checkpoints(tmp_path / "checkpoints")] == [4, 6]
+
+
+def two_run_directories(folder: str) -> tuple[str, str]:
+    """What each process is told at the start, and of a save, where each has a run directory of its own."""
+    shared_folder.PATIENCE_S = 0.2
+    with start_processes("cpu") as processes:
+        mine = Path(folder) / str(processes.rank)
+        trainer = make_trainer(mine, processes, images=BATCH)
+        refusal = ""
+        try:
+            trainer.train(StopRequest())
+        except ValueError as error:
+            refusal = str(error)
+        try:
+            trainer.images_seen = BATCH
+            trainer.checkpoints.save_and_wait(trainer._progress(), trainer.state)
+        except SaveError as error:
+            return refusal, str(error)
+        finally:
+            trainer.checkpoints.close()
+    return refusal, ""
+
+
+def test_a_run_directory_that_is_not_shared(tmp_path: Path) -> None:
+    for refusal, failure in run_in_processes(two_run_directories, 2, str(tmp_path)):
+        assert "is not the same folder on process 1 as on process 0; it must be on a file system" in refusal
+        assert "__1_0.distcp, which a process has written, is not in" in failure
+    assert checkpoints(tmp_path / "0" / "checkpoints") == []
+    assert not list(tmp_path.glob("0/.shared-*"))
 
 
 def failing_together(folder: str) -> dict[str, list[str]]:
