@@ -50,6 +50,48 @@ def test_a_signal_ends_in_a_checkpoint(tmp_path: Path, number: int, code: int) -
     assert_continues(tree, tmp_path)
 
 
+SLOW_DISK = """
+import sys, time
+from pathlib import Path
+from soda_fast.__main__ import run
+from soda_fast.training import checkpoint_files
+
+def fingerprint(path):
+    Path(sys.argv[2] + ".writing").touch()
+    time.sleep(100)
+
+checkpoint_files.fingerprint = fingerprint
+run()
+"""
+
+
+def test_a_second_interrupt_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    config, said = tmp_path / "run.yaml", tmp_path / "said"
+    config.write_text(str(tiny_tree(tmp_path / "run", LONG)))
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOW_DISK, "train", str(config)], cwd=ROOT, stdout=output, stderr=output
+        )
+    try:
+        until = time.monotonic() + 120
+        while not ((tmp_path / "run" / "metrics.jsonl").exists() and read_metrics(tmp_path / "run")):
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        while not (tmp_path / "run.yaml.writing").exists():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(2.1)  # a first and a second one, not one that comes twice
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130, said.read_text()
+    finally:
+        process.kill()
+    assert "soda-fast: interrupted" in said.read_text()
+    assert "Traceback" not in said.read_text()
+
+
 def wait_until(condition: Callable[[], bool], process: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
