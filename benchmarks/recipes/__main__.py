@@ -32,7 +32,7 @@ def run_study(file: Path, more: Sequence[str], out: Path, runs: Path, jobs: int)
     shutil.copyfile(file, out / "study.yaml")
     flops = {name: float(count_flops(config).forward_backward) for name, config in configs.items()}
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    images = {arm.name: _images(study, arm, configs[arm.name], file, more, runs, threads) for arm in arms}
+    images = {arm.name: arm_images(study, arm, configs[arm.name], file, more, runs, threads) for arm in arms}
     cells = [_cell(study, arm, seed, file, more, runs, images[arm.name]) for seed in study.seeds for arm in arms]
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(jobs) as pool:
@@ -45,7 +45,7 @@ def run_study(file: Path, more: Sequence[str], out: Path, runs: Path, jobs: int)
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
-def _images(
+def arm_images(
     study: Study, arm: Arm, config: Config, file: Path, more: Sequence[str], runs: Path, threads: int
 ) -> dict[str, int]:
     """How far the arm is trained. A measured rate is kept, so that a study that goes on keeps its lengths."""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.recipes import picture
-from benchmarks.recipes.__main__ import run_study
+from benchmarks.recipes.__main__ import arm_images, run_study
 from benchmarks.recipes.budget import images_within
 from benchmarks.recipes.cell import Outcome, read_metrics
 from benchmarks.recipes.results import final, table, training_seconds
@@ -139,13 +139,15 @@ def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
 
 def test_minutes_are_measured_once(tmp_path: Path) -> None:
     file, runs = write(tmp_path, budget={"minutes": 0.0005}, seeds=[0]), tmp_path / "runs"
-    kept = runs / "as_configured" / "images"
+    study = read_study(file)
+    (arm,) = arms_of(study)
+    kept = runs / arm.folder / "images"
     kept.parent.mkdir(parents=True)
     kept.write_text("32")
-    assert run_study(file, [], tmp_path / "out", runs, jobs=1) == 0
-    assert "| as configured | 1 | 32 |" in (tmp_path / "out" / "table.md").read_text()
+    given = (study, arm, configuration(study, arm, file), file, (), runs, 1)
+    assert arm_images(*given) == {"train.images": 32}
     kept.unlink()
-    cell = runs / "as_configured" / "seed-0"
-    (cell / "study.json").unlink()
-    run_study(file, ["evaluation.during=none"], tmp_path / "out", runs, jobs=1)
-    assert int(kept.read_text()) % 16 == 0
+    measured = arm_images(*given)["train.images"]
+    assert measured % 16 == 0
+    assert measured > 0
+    assert kept.read_text() == str(measured)

@@ -36,7 +36,7 @@ def sent(traffic: list[Collective]) -> dict[tuple[str, str, bool], int]:
     return total
 
 
-@pytest.mark.parametrize(("strategy", "bf16"), [("fsdp", True), ("fsdp", False), ("hsdp", False), ("ddp", False)])
+@pytest.mark.parametrize(("strategy", "bf16"), [("fsdp", True), ("hsdp", False), ("ddp", False)])
 def test_every_parameter_is_gathered_once_and_every_gradient_reduced_once(strategy: str, bf16: bool) -> None:
     config = small(strategy, precision="bf16" if bf16 else "fp32")
     model = build_empty_model(config)
@@ -134,7 +134,7 @@ def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
                     "encoder": {"arch": "small", "z_dim": 64, "widths": [128, 512], "depths": [1, 1]},
                     "decoder": {"channels": 64, "multipliers": [1, 4], "attention": [False, False], "blocks": 1},
                 },
-                "train": {"images": 96, "global_batch_images": 3},
+                "train": {"images": 96, "global_batch_images": 1},
                 "sampling": {"images": 2},
             }
         )
@@ -145,8 +145,8 @@ def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(answer.read_text())
-    # Three images cannot be shared by two: no strong scaling.
-    assert [(row["processes"], row["process_images"]) for row in found["measured"]] == [(1, 1), (1, 3), (2, 3)]
+    # One image cannot be shared by two: no strong scaling.
+    assert [(row["processes"], row["process_images"]) for row in found["measured"]] == [(1, 1), (2, 1)]
     row = found["measured"][-1]
     assert 0.4 < row["predicted_step_s"] / row["step_s"]["median"] < 2.5, row
     assert [row["processes"] for row in found["predicted"]["weak"]] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -155,8 +155,8 @@ def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
     record.parts = [PartResult("scaling", "scaling", "measured", result=found)]
     text = "\n".join(scaling(record))
     assert "| strong | 2 |" not in text
-    assert "| weak | 256 | 3 |" in text
-    assert "| 2 | 3 |" in text
+    assert "| weak | 256 | 1 |" in text
+    assert "| 2 | 1 |" in text
     (picture,) = draw(record, tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "2/3" in "".join(measurements(record))
+    assert "2/1" in "".join(measurements(record))
