@@ -1,6 +1,7 @@
 """Structural similarity of images (Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 13(4), 2004).
 
-Our own, because no dependency of the project has it; the test compares with the equation, place by place.
+Our own: TorchMetrics (1.9) mirrors the image at its edges and counts the places where the window hangs over them, which
+on images as small as these is up to 0.8 % off the paper's mean. The test compares with the equation, place by place.
 """
 
 import torch
