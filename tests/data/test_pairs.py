@@ -116,9 +116,10 @@ def test_an_unreadable_partner_is_replaced_and_the_source_stays(backend: str, tm
     broken = 5
     images.paths[broken].write_bytes(images.paths[broken].read_bytes()[:50])
     (batch,) = batches(1, data, images)
-    for left, right in ((batch.source, whole.source), (batch.target, whole.target)):
-        expected = numbers(right)
-        np.testing.assert_array_equal(numbers(left), np.where(expected == 50, 60, expected))
+    source, target = numbers(whole.source), numbers(whole.target)
+    for found, expected, other in ((batch.source, source, target), (batch.target, target, source)):
+        stand_in = np.where(other == 60, 70, 60)  # the next of the object that is not the pair's other image
+        np.testing.assert_array_equal(numbers(found), np.where(expected == 50, stand_in, expected))
 
 
 def object_folders(root: Path, counts: dict[str, int]) -> Path:

@@ -117,7 +117,8 @@ def assert_stopped_before_the_first_step(tree: dict[str, Any], processes: list[A
     told = forked.log(tree)
     assert told.count("soda-fast:") == 1
     assert f"stopped by {signal.Signals(number).name} before the first step" in told
-    assert "Traceback" not in told
+    # PyTorch may warn with the "Traceback of forward call" where the compiler's backward pass was interrupted.
+    assert "Traceback (most recent call last)" not in told
     run = Path(tree["run"]["dir"])
     assert not (run / "metrics.jsonl").exists() or read_metrics(run) == []
     assert checkpoints(run / "checkpoints") == []
