@@ -48,22 +48,12 @@ class Collective:
 
 
 class TrafficCounter(TorchDispatchMode):
-    """Notes the collectives that are called while it is entered, on real tensors or on fake ones."""
+    """Notes the collectives that eager code calls while it is entered, on real tensors or on fake ones."""
 
     def __init__(self, machine_processes: int) -> None:
         super().__init__()
         self.collectives: list[Collective] = []
         self._machine_processes = machine_processes
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        """To torch.compile: no reason to leave compiled code."""
-        return True
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        """To torch.compile, as above."""
-        return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
