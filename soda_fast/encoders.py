@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from soda_fast.data import Dataset
+from soda_fast.encoding import Encode
 from soda_fast.pretrained import Preprocess, load, preprocess
-from soda_fast.probing import Encode
 
 TORCHVISION, RUN = "torchvision", "run"
 # What modules raise where an image is too small for their strides, or not of the one size that they are made for.

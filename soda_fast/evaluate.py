@@ -16,6 +16,7 @@ from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import fingerprint
 from soda_fast.data.unreadable import tell_replaced
 from soda_fast.encoders import RUN, build_encoder, encode_module
+from soda_fast.encoding import Encode, as_configured
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures
@@ -27,7 +28,7 @@ from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
 from soda_fast.pretrained import load_run
-from soda_fast.probing import Encode, Prober, encode_features, encode_pixels
+from soda_fast.probing import Prober, encode_features, encode_pixels
 from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.synthesis.studio import Studio
 from soda_fast.train import resolve
@@ -144,7 +145,7 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
         subject: Subject | None = None  # of the main process alone
         replaced: dict[str, set[int]] = {"train": set(), "test": set()}
         for name, build in encoders.items():
-            encode = build(processes)
+            encode = as_configured(build(processes), config.evaluation, processes.device)
             prober = Prober(config, dataset, processes)
             provider = prober.provider(encode, dataset.train, dataset.test)
             results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
@@ -212,7 +213,7 @@ def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.de
         dataset=dataset.name,
         dataset_hash={name: fingerprint(images) for name, images in splits.items()},
         transform=f"central square, {config.data.source_size} pixels, mean {mean}, deviation {std}",
-        features=f"{kept}{config.evaluation.feature_precision}",
+        features=f"{kept}{config.evaluation.feature_precision}, encoder in {config.evaluation.encoder_precision}",
         split_sizes={name: len(images) for name, images in splits.items()},
         num_classes=len(dataset.class_names),
         seed=config.run.seed,
@@ -227,7 +228,8 @@ def _seeds(config: Config) -> tuple[int, ...]:
 
 
 def _frozen(model: SODA, processes: Processes) -> SODA:
-    return model.eval().requires_grad_(False).to(processes.device)
+    layout = torch.channels_last if processes.device.type == "cuda" else torch.preserve_format
+    return model.eval().requires_grad_(False).to(processes.device).to(memory_format=layout)
 
 
 def _describe(device: torch.device) -> str:

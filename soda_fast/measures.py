@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.data.shapes import FACTORS, draw_factors, render_shapes
+from soda_fast.encoding import Encode
 from soda_fast.evaluation.dci import DCI, dci
 from soda_fast.evaluation.frechet import frechet_distance
 from soda_fast.evaluation.measurement import Measurement
@@ -18,7 +19,6 @@ from soda_fast.evaluation.reconstruction import psnr
 from soda_fast.evaluation.result import Setting
 from soda_fast.evaluation.ssim import SSIM_SIDE, ssim
 from soda_fast.parallel import Processes
-from soda_fast.probing import Encode
 from soda_fast.synthesis.making import make_together
 from soda_fast.synthesis.studio import Studio
 

@@ -1,7 +1,5 @@
 """Probing an encoder: where the images, the model and the protocols meet."""
 
-from collections.abc import Callable, Mapping
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -10,13 +8,12 @@ from soda_fast.config import Config
 from soda_fast.config.schema import ViewConfig
 from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.views import describe_view
+from soda_fast.encoding import Encode
 from soda_fast.evaluation.features import extract_features, padded_share
 from soda_fast.evaluation.linear_recipe import View
 from soda_fast.evaluation.provider import CachedFeatures, Split
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
-
-Encode = Callable[[Tensor], Mapping[str, Tensor]]
 
 # Random resized crop and flip as torchvision's defaults have them: what MAE, DINOv2 and solo-learn train their linear
 # classifiers on.

@@ -62,13 +62,14 @@ def test_evaluate_prints_and_writes(run: Path, capsys: pytest.CaptureFixture[str
 
 def test_evaluate_takes_overrides_and_draws(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = ["evaluation.protocols=[linear-reference]", "evaluation.seeds=2", "evaluation.feature_precision=bf16"]
+    keys.append("evaluation.encoder_precision=bf16")
     assert main(["evaluate", str(run), *keys, "--plot"]) == 0
     assert "±" in capsys.readouterr().out
     report = json.loads((run / "evaluation.json").read_text())
     assert report["seeds"] == [3, 4]
     assert {result["protocol"] for result in report["results"]} == {"linear-reference"}
     assert all(len(result["per_seed"]) == 2 for result in report["results"])
-    assert report["features"] == "bf16"
+    assert report["features"] == "bf16, encoder in bf16"
     assert len(report["dataset_hash"]["test"]) == 64
     for name in ("accuracy", "map", "confusion", "neighbours"):
         assert np.asarray(Image.open(run / "plots" / "evaluation" / f"{name}.png")).std() > 10

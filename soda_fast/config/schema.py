@@ -245,6 +245,11 @@ class EvaluationConfig:
     """L2-normalise features before all protocols. k-NN and linear-reference do so in any case."""
     feature_precision: Literal["fp32", "bf16"] = "fp32"
     """How features are kept on the device; bf16 needs half the memory. Protocols compute in fp32 or more."""
+    encoder_precision: Literal["fp32", "bf16"] = "fp32"
+    """In which `evaluate` runs the encoder: bf16 is autocast, faster and a little different. fp32 on a GPU leaves
+    convolutions to cuDNN, which PyTorch allows TF32."""
+    compile_encoder: Switch = False
+    """Let `evaluate` compile the encoder. Pays where images are encoded many times, as for linear-mae."""
 
 
 @section

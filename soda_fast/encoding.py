@@ -1,0 +1,45 @@
+"""A frozen encoder as it is called again and again: in the precision that is asked for, compiled for one batch size."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from soda_fast.config.schema import EvaluationConfig
+
+Encode = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+def as_configured(encode: Encode, evaluation: EvaluationConfig, device: torch.device) -> Encode:
+    """The same features, (B, D) float32 by name, by the way that `encoder_precision` and `compile_encoder` name."""
+    if evaluation.encoder_precision == "bf16":
+        encode = _in_bf16(encode, device)
+    return _compiled(encode) if evaluation.compile_encoder else encode
+
+
+def _in_bf16(encode: Encode, device: torch.device) -> Encode:
+    """Convolutions and products in bf16, as a bf16 training computes them."""
+
+    def in_bf16(images: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16):
+            features = encode(images)
+        return {name: rows.float() for name, rows in features.items()}
+
+    return in_bf16
+
+
+def _compiled(encode: Encode) -> Encode:
+    """Through torch.compile, which compiles anew for another number of images: a shorter batch is filled up."""
+    compiled = torch.compile(encode, dynamic=False)
+    most = 0
+
+    def filled_up(images: Tensor) -> dict[str, Tensor]:
+        nonlocal most
+        count = len(images)
+        most = max(most, count)
+        if count < most:
+            images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, most - count))  # which keeps the layout
+        return {name: rows[:count] for name, rows in compiled(images).items()}
+
+    return filled_up
