@@ -1,7 +1,7 @@
 """Structural similarity of images (Wang, Bovik, Sheikh, Simoncelli, IEEE Trans. Image Processing 13(4), 2004).
 
-By scikit-image, which averages over the places where the window lies inside of the image, as the paper does. TorchMetrics
-1.9 mirrors the image at its edges and counts those places too: on images as small as these up to 0.8 % off.
+By scikit-image, which averages over the places where the window lies inside of the image, as the paper does.
+TorchMetrics (1.9) counts those at mirrored edges too: on images as small as these up to 0.8 % off.
 """
 
 import torch
