@@ -184,10 +184,15 @@ def mutate(text: str, draw: random.Random) -> str:
 # The ablations of configs/cifar10.yaml, and the keys in which each differs from it.
 ABLATIONS = {
     "layerwise": {"model.modulation"},
+    "layerwise_blocks": {"model.modulation", "model.granularity"},
     "masking": {"model.modulation", "diffusion.section_drop_probability"},
     "inverted": {"diffusion.schedule"},
     "scaled_time": {"diffusion.time_embedding"},
+    "cosine": {"diffusion.schedule"},
     "v": {"diffusion.prediction"},
+    "x_0": {"diffusion.prediction"},
+    "rescaled": {"model.decoder.rescale"},
+    "always_z": {"diffusion.drop_probability", "sampling.guidance"},
     "min_snr": {"diffusion.loss_weighting"},
     "paper_weights": {"model.initialisation", "model.decoder.rescale"},
     "clean_target": {"data.target.randaugment_probability"},
