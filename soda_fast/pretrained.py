@@ -26,7 +26,7 @@ from soda_fast.training.checkpoint_files import latest
 
 
 class PretrainedSODA(SODA):
-    """A trained SODA that can also make images. `features` and `denoise` are `SODA`'s."""
+    """A trained SODA that can also make images. `denoise` is `SODA`'s."""
 
     def __init__(self, model: SODA, config: Config) -> None:
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
@@ -49,11 +49,20 @@ class PretrainedSODA(SODA):
         Raises:
             ValueError: a camera, and the model is not told of cameras, or the shape is not that; or also rays.
         """
-        if camera is not None and rays is not None:
-            raise ValueError("encode: camera and rays are two forms of one thing; give one of them")
-        if camera is not None:
-            rays = self._rays(camera, len(images), self.config.data.source_size, images.device)
-        return super().encode(images, rays)
+        return super().encode(images, self._source_rays(images, rays, camera))
+
+    def features(
+        self, images: Tensor, rays: Tensor | None = None, camera: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised images (N, 3, S, S) -> z (N, D), and the encoder's pooled features (N, F). Else as `encode`."""
+        return super().features(images, self._source_rays(images, rays, camera))
+
+    def _source_rays(self, images: Tensor, rays: Tensor | None, camera: Tensor | None) -> Tensor | None:
+        if camera is None:
+            return rays
+        if rays is not None:
+            raise ValueError("camera and rays are two forms of one thing; give one of them")
+        return self._rays(camera, len(images), self.config.data.source_size, images.device)
 
     def _rays(self, camera: Tensor, rows: int, size: int, device: torch.device) -> Tensor | None:
         if self.config.model.pose == "none":

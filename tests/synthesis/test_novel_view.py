@@ -19,9 +19,10 @@ from soda_fast.data.view_cameras import ViewCameras
 from soda_fast.data.views import plan
 from soda_fast.measures import MadeImages
 from soda_fast.parallel import start_processes
+from soda_fast.synthesis.latents import mix_sections
 from soda_fast.synthesis.novel_view import choose_views, novel_view
 from soda_fast.synthesis.studio import Studio
-from soda_fast.synthesis.tasks import interpolate, reconstruct, traverse
+from soda_fast.synthesis.tasks import interpolate, mix, reconstruct, traverse
 
 COLUMNS = 3
 PICTURE = "samples/novel-view-000000000024.png"
@@ -100,6 +101,27 @@ def test_reconstructions_are_of_the_partner_and_told_the_cameras(studio: Studio)
     assert not torch.allclose(picture.rows[2].images, studio.make(z, torch.arange(COLUMNS), ""), atol=1e-4)
     for task in (interpolate, traverse):
         assert task(studio).rows
+
+
+def test_mixtures_are_seen_from_where_the_coarse_image_was(tmp_path: Path) -> None:
+    settings = tree(posed_folder(tmp_path / "objects"), tmp_path / "run", steps=2)
+    settings["sampling"] = {"images": COLUMNS, "steps": 2}
+    settings["model"]["modulation"] = "layerwise"
+    run_tiny(settings)
+    model = soda_fast.load(tmp_path / "run")
+    with start_processes("cpu") as processes:
+        studio = Studio(model, load_dataset(model.config.data), model.config, processes)
+        picture = mix(studio)
+        rows = len(picture.rows) - 1
+        indices = studio.choose(rows + COLUMNS)
+        cameras = studio.cameras(indices)
+        z = studio.encode(studio.sources(indices), cameras)
+        mixed = mix_sections(z[1:2], z[rows : rows + 1], model.decoder.sections.count)
+        one = torch.zeros(1, dtype=torch.int64)
+        # The second row's first mixture.
+        made = picture.rows[2].images[1:2]
+        torch.testing.assert_close(made, studio.make(mixed, one, "", cameras[1:2]), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(made, studio.make(mixed, one, "", cameras[rows : rows + 1]), atol=1e-4)
 
 
 def test_measures_tell_the_cameras_and_say_so(studio: Studio) -> None:

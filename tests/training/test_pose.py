@@ -83,6 +83,9 @@ def test_the_python_api_takes_cameras(root: Path, whole_run: Path) -> None:
     z = model.encode(images, camera=camera)
     assert torch.equal(z, model.encode(images, view_rays(model.config, camera.float(), 8)))
     assert not torch.equal(z, model.encode(images))
+    assert torch.equal(model.features(images, camera=camera)[0], z)
+    with pytest.raises(ValueError, match="camera and rays are two forms of one thing"):
+        model.features(images, torch.zeros(2, 24, 8, 8), camera)
     one, other = (model.sample(z, steps=2, camera=which) for which in (camera, camera.flip(0)))
     assert one.shape == (2, 3, 8, 8)
     assert not torch.equal(one, other)
