@@ -31,6 +31,7 @@ def measurements(record: Record) -> dict[str, Measurement]:
         "memory": _memory,
         "input_pipeline": _spread_rates,
         "evaluation": _evaluation,
+        "probe_costs": _probe_costs,
         "training": _training,
     }
     found: dict[str, Measurement] = {}
@@ -102,6 +103,13 @@ def _evaluation(result: dict[str, Any]) -> Iterator[Measurement]:
     for kind in ("knn", "linear"):
         for name, seconds in result.get(kind, {}).get("seconds", {}).items():
             yield Measurement(f"{kind} {name}", statistics.median(seconds), min(seconds), max(seconds), "s", False)
+
+
+def _probe_costs(result: dict[str, Any]) -> Iterator[Measurement]:
+    for kind, unit in (("encoding", "images/s"), ("reference", "images/s"), ("protocols", "s")):
+        for name, figures in result.get(kind, {}).items():
+            middle = statistics.median(figures)
+            yield Measurement(f"{kind} {name}", middle, min(figures), max(figures), unit, unit != "s")
 
 
 def _training(result: dict[str, Any]) -> Iterator[Measurement]:

@@ -172,11 +172,18 @@ def memory(record: Record) -> list[str]:
     ]
 
 
+_RATES = (
+    ("input_pipeline", "Loaders"),
+    ("evaluation", "Evaluation, on features that are there"),
+    ("probe_costs", "Evaluation, encoding included"),
+)
+
+
 def rates(record: Record) -> list[str]:
     """Loaders and evaluation."""
     lines: list[str] = []
     figures = measurements(record).values()
-    for part, heading in (("input_pipeline", "Loaders"), ("evaluation", "Evaluation")):
+    for part, heading in _RATES:
         rows = [
             (one.name.removeprefix(f"{part}/"), f"{one.median:,.4g}", f"{one.lower:,.4g} .. {one.upper:,.4g}", one.unit)
             for one in figures

@@ -59,6 +59,7 @@ def all_parts(options: Options) -> list[Part]:
         _scaling,
         _pipeline,
         _evaluation,
+        _probe_costs,
         _ladder_64,
         _training,
     )
@@ -180,6 +181,31 @@ def _evaluation(options: Options) -> Part:
         "k-NN and probes on features",
         lambda answer: _module("benchmarks.evaluation", *size, "--json", str(answer)),
         120,
+    )
+
+
+def _probe_costs(options: Options) -> Part:
+    size = (
+        ("--all",)
+        if options.on_gpu
+        else (
+            *SMALL,
+            "evaluation.protocols=[knn-dino]",
+            "--train",
+            "256",
+            "--test",
+            "32",
+            "--batches",
+            "1",
+            "--rounds",
+            "1",
+        )
+    )
+    return Part(
+        "probe_costs",
+        "Protocols, encoding included",
+        lambda answer: _module("benchmarks.probe_costs", "--config", CIFAR10, *size, "--json", str(answer)),
+        240,
     )
 
 
