@@ -7,6 +7,7 @@ parts run at sizes that only show that they work, and the record says so.
 
 import argparse
 import datetime
+import os
 import shlex
 import signal
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.environment import describe, machine_name
+from benchmarks.machine import COMMIT_VARIABLE
 from benchmarks.record import Record
 from benchmarks.report import write_report
 from benchmarks.suite.parts import Options, all_parts
@@ -32,8 +34,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="after which nothing is started or goes on")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these parts, by name")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="a folder with CIFAR-10, as data.root")
+    parser.add_argument("--commit", help="what to call the code, where a copy of the tree has no history of git")
     parser.add_argument("--list", action="store_true", help="name the parts and end")
     options = parser.parse_args()
+    if options.commit:
+        os.environ[COMMIT_VARIABLE] = options.commit  # for the parts' processes too
     begin = time.monotonic()
     if not 0 < options.minutes < 24 * 60:
         parser.error(f"--minutes is {options.minutes:g}; give more than 0 and less than a day")

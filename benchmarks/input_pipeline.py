@@ -33,7 +33,7 @@ from soda_fast.gpus import sheet_of
 
 VERSION = 1
 """Of the JSON; changes when a field changes its meaning."""
-WARMUP_BATCHES = 6  # more than any contestant prepares ahead by default on few cores
+WARMUP_BATCHES = 6  # at least; more than our loader prepares ahead
 CASES = {
     "32": Case("32", 32, 32, 32, 32, encoded=False, randaugment=True),
     "64": Case("64", 64, 64, 64, 64, encoded=True, randaugment=True),
@@ -52,6 +52,11 @@ class Contestant:
     threads: int
     batch: int
     open: Callable[[], Opened]
+
+    @property
+    def warmup_batches(self) -> int:
+        """More than are prepared ahead: two by each of a DataLoader's workers."""
+        return max(WARMUP_BATCHES, 2 * self.threads + 2)
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,16 @@ def measure(contestants: Sequence[Contestant], rounds: int, seconds: float) -> l
     for _ in range(rounds):
         for contestant, found in zip(contestants, rates, strict=True):
             with contestant.open() as batches:
-                found.append(contestant.batch * batches_per_second(batches, seconds, contestant.device == "cuda"))
+                pace = batches_per_second(batches, seconds, contestant.device == "cuda", contestant.warmup_batches)
+                found.append(contestant.batch * pace)
     return [
         Row(c.name, c.device, c.threads, c.batch, tuple(found)) for c, found in zip(contestants, rates, strict=True)
     ]
 
 
-def batches_per_second(batches: Any, seconds: float, cuda: bool) -> float:
-    """The pace of an iterator that is asked without pause. On a GPU the batches' work is waited for."""
-    for _ in range(WARMUP_BATCHES):
+def batches_per_second(batches: Any, seconds: float, cuda: bool, warmup: int = WARMUP_BATCHES) -> float:
+    """The pace of an iterator asked without pause, after `warmup` batches. On a GPU their work is waited for."""
+    for _ in range(warmup):
         next(batches)
     synchronise = torch.cuda.synchronize if cuda else _nothing
     synchronise()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import Record
 
@@ -61,16 +62,17 @@ def _ladder(result: dict[str, Any]) -> list[str]:
         "images/s",
         "quartiles",
         "step, ms",
-        "waiting for images",
+        *(f"{phase}, ms" for phase in PHASES),
         "GiB",
         "MFU",
+        "MFU, data sheet",
         "x published",
         "x repaired",
     )
     rows = []
     for row in result["rungs"]:
         if row["status"] != "measured":
-            rows.append((row["name"], row["status"], row.get("error", ""), "", "", "", "", "", ""))
+            rows.append((row["name"], row["status"], row.get("error", ""), *[""] * (len(head) - 3)))
             continue
         rate = row["images_per_second"]
         rows.append(
@@ -79,15 +81,20 @@ def _ladder(result: dict[str, Any]) -> list[str]:
                 f"{rate['median']:,.1f}",
                 f"{rate['lower_quartile']:,.1f} .. {rate['upper_quartile']:,.1f}",
                 f"{1e3 * row['step_s']:.1f}",
-                _percent(row["data_wait_share"]),
+                *(f"{1e3 * row['phase_s'][phase]:.2f}" for phase in PHASES),
                 f"{row['peak_memory_gib']:.2f}",
                 _percent(row["mfu_measured"]),
+                _percent(row["mfu_data_sheet"]),
                 _times(row["times_published"]),
                 _times(row["times_repaired"]),
             )
         )
     lines = table(head, rows)
-    lines += ["", f"MFU is of the measured matrix rate and counts {result['mfu_counts']}."]
+    lines += [
+        "",
+        f"Phases are means over steps; data is waiting for images. MFU is of the measured matrix rate, or of the data "
+        f"sheet's, and counts {result['mfu_counts']}.",
+    ]
     for verdict in result.get("targets", ()):
         lines.append(f"- {_verdict(verdict['target'], verdict['reached'], verdict['at_least'])}")
     return lines

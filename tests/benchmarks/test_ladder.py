@@ -214,6 +214,12 @@ def request() -> Request:
     return Request("configs/demo_digits.yaml", ["train.global_batch_images=16"], "cpu", seconds=0.1)
 
 
+def test_what_the_targets_speak_of_is_measured_first() -> None:
+    order = [rung.name for rung in run.by_value(RUNGS)]
+    assert order[:3] == ["published", "repaired", LAST_RUNG]
+    assert order[3:] == [rung.name for rung in RUNGS if rung.name not in order[:3]]
+
+
 def test_climbing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes: a rung that cannot run leaves the others, and all is written."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((".", "kernels")))
@@ -221,15 +227,16 @@ def test_climbing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ladder.json"
     seen: list[dict[str, Any]] = []
     result = run.climb(run.Plan(request(), (broken, rung_named("published")), json=path), seen.append)
-    assert [row["status"] for row in seen] == ["failed", "measured"]
-    assert "no such rung" in seen[0]["error"]
-    assert seen[1]["times_published"] == 1
-    assert seen[1]["mfu_measured"] > 0
-    assert seen[1]["mfu_data_sheet"] is None
+    assert [row["status"] for row in seen] == ["measured", "failed"], "what the targets speak of comes first"
+    assert result["rungs"] == seen[::-1], "in the order of the ladder"
+    assert "no such rung" in seen[1]["error"]
+    assert seen[0]["times_published"] == 1
+    assert seen[0]["mfu_measured"] > 0
+    assert seen[0]["mfu_data_sheet"] is None
     assert result["version"] == 1
     assert path.read_text() == run.json.dumps(result, indent=1)
     said: set[str] = set()
-    assert len(HEADER) == len(format_row(seen[1], said).splitlines()[0])
+    assert len(HEADER) == len(format_row(seen[0], said).splitlines()[0])
     assert "fp32 instead of fp16" in said.pop()
 
 
