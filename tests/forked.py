@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing as mp
 import os
 import resource
 import sys
@@ -12,10 +11,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from spawn import free_port
-
-_context = mp.get_context("forkserver")
-_context.set_forkserver_preload(["soda_fast.train", "soda_fast.cli", "nvidia.dali.fn", "sklearn.datasets"])
+from spawn import forkserver, free_port
 
 
 def train(tree: dict[str, Any], *options: str, limits: Mapping[int, int] | None = None) -> ForkServerProcess:
@@ -74,7 +70,7 @@ def _log_path(tree: dict[str, Any]) -> Path:
 
 
 def _start(function: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
-    process = _context.Process(target=function, args=arguments, daemon=True)
+    process = forkserver.Process(target=function, args=arguments, daemon=True)
     process.start()
     return process
 

@@ -1,6 +1,10 @@
-"""Run a function in several gloo processes and collect what each returns."""
+"""Run a function in several gloo processes and collect what each returns.
+
+They start at once: forked from a process that has imported everything already, and has no threads yet.
+"""
 
 import itertools
+import multiprocessing
 import os
 import pickle
 import socket
@@ -14,6 +18,9 @@ import torch.multiprocessing as mp
 
 from soda_fast.__main__ import leave
 
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload(["soda_fast.train", "soda_fast.cli", "nvidia.dali.fn", "sklearn.datasets"])
+
 
 def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
     """`function(*arguments)` in `world_size` processes with torchrun's environment; results in order of rank.
@@ -21,14 +28,23 @@ def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: 
     `function` must be importable, and return something picklable (tensors are fine).
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_entry, (world_size, free_port(), folder, function, arguments), nprocs=world_size)
+        shared = (world_size, free_port(), folder, dict(os.environ), function, arguments)
+        mp.start_processes(_entry, shared, nprocs=world_size, start_method="forkserver")
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(world_size)]
 
 
 def _entry(
-    rank: int, world_size: int, port: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+    rank: int,
+    world_size: int,
+    port: int,
+    folder: str,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
+    os.environ.clear()  # what the process this one is forked from was started with
+    os.environ |= environment
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
