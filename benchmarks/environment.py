@@ -19,9 +19,11 @@ import torch
 
 from benchmarks.ceilings import matrix_rate
 from benchmarks.gpu_timing import copy_bandwidth
+from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
+from benchmarks.packages import left_out
 
-PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "ema-pytorch", "numpy", "soda-fast")
+PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "ema-pytorch", "numpy", "pydantic", "soda-fast")
 # As nvidia-smi names them.
 QUERIES = (
     "name",
@@ -45,6 +47,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "kernel": platform.release(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "left_out": left_out(),
         "gpu": _nvidia_smi() if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
     }
@@ -88,7 +91,7 @@ def main() -> int:
     result = {"kind": "environment", "version": 1, **describe(device), "ceilings": ceilings(device)}
     print(json.dumps(result, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        write_json(options.json, result)
     return 0
 
 

@@ -6,7 +6,6 @@ after the other, so that a busy machine slows all; ratios are taken within a rou
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_recipe import REFERENCE
@@ -38,11 +38,11 @@ def measure_knn(device: torch.device, bank: int, queries: int, width: int, round
     labels, query_labels = (torch.randint(_CLASSES, (n,), generator=generator) for n in (bank, queries))
     x, q = (centres[some] + 8 * torch.randn(len(some), width, generator=generator) for some in (labels, query_labels))
     unit_x, unit_q = l2_normalize(x).numpy(), l2_normalize(q).numpy()
-    on_device = [tensor.to(device) for tensor in (x, labels, q, query_labels)]
+    our_x, our_labels, our_q, our_query_labels = (tensor.to(device) for tensor in (x, labels, q, query_labels))
     accuracies: dict[str, dict[int, float]] = {"ours": {}, "scikit-learn": {}}
 
     def ours(ks: tuple[int, ...]) -> None:
-        accuracies["ours"] |= knn_accuracy(*on_device, ks, None)
+        accuracies["ours"] |= knn_accuracy(our_x, our_labels, our_q, our_query_labels, ks, None)
 
     def theirs(ks: tuple[int, ...]) -> None:
         for k in ks:
@@ -50,7 +50,7 @@ def measure_knn(device: torch.device, bank: int, queries: int, width: int, round
             accuracies["scikit-learn"][k] = float(model.score(unit_q, query_labels.numpy()))
 
     runs: dict[str, Callable[[], None]] = {
-        "matrix product": lambda: _product(on_device[2], on_device[0]),
+        "matrix product": lambda: _product(our_q, our_x),
         "ours, one k": lambda: ours(KS[1:2]),
         "scikit-learn, one k": lambda: theirs(KS[1:2]),
         "ours, three k": lambda: ours(KS),
@@ -81,9 +81,14 @@ def measure_linear(device: torch.device, images: int, width: int, rounds: int) -
     rates = tuple(1e-3 * (i + 1) for i in range(13))
     stack = LinearStack(replace(REFERENCE, learning_rates=rates, passes=10**6), members, width, _CLASSES, (0,))
     loops = [_PlainProbe(width, rate, device) for rate in rates]
+
+    def loop_over_all() -> None:
+        for loop in loops:
+            loop.epoch(features, labels)
+
     runs: dict[str, Callable[[], None]] = {
         "13 learning rates together": lambda: stack.train_pass(features, labels),
-        "13 plain loops": lambda: [loop.epoch(features, labels) for loop in loops].clear(),
+        "13 plain loops": loop_over_all,
     }
     seconds = _rounds(runs, device, rounds)
     return {
@@ -188,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     result = benchmark(device, options.bank, options.queries, options.width, options.rounds)
     print(format_result(result))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        write_json(options.json, result)
     return 0
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ EPOCH_IMAGES = 50_000  # after which the reference's workers end and new ones st
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.23, 0.23, 0.23)
 Opened = AbstractContextManager[Iterator[object]]  # of batches
+Backend = Literal["dali", "batched"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def settings(case: Case) -> DataConfig:
     return DataConfig(source_size=case.source_size, target_size=case.target_size, source=view, target=view)
 
 
-def open_ours(case: Case, images: Images, backend: str, device: torch.device, threads: int, batch: int) -> Opened:
+def open_ours(case: Case, images: Images, backend: Backend, device: torch.device, threads: int, batch: int) -> Opened:
     """TrainLoader, as in training."""
 
     @contextmanager

@@ -10,7 +10,6 @@ rounds. A round's clock starts when what was prepared ahead is used up.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -18,12 +17,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.input_loaders import Case, Images, Opened, make_images, open_ours, open_synthetic, open_torchvision
+from benchmarks.input_loaders import (
+    Backend,
+    Case,
+    Images,
+    Opened,
+    make_images,
+    open_ours,
+    open_synthetic,
+    open_torchvision,
+)
+from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_fast.data.executor import dali_is_installed, default_threads
@@ -80,7 +90,11 @@ def contestants(
     """Every contestant at every number of threads (or workers) and every batch."""
     cpu = torch.device("cpu")
     cuda, decoded = torch.device("cuda"), isinstance(images.ours, ArrayImages)
-    backends = ["dali"] * dali_is_installed() + ["batched"] * decoded
+    backends: list[Backend] = []
+    if dali_is_installed():
+        backends.append("dali")
+    if decoded:
+        backends.append("batched")
     ours = [(backend, device) for device in [cpu, *[cuda] * gpu] for backend in backends]
     found = []
     for batch in batches:
@@ -89,27 +103,25 @@ def contestants(
                 found.append(
                     Contestant(
                         f"soda_fast {backend}", device.type, count, batch,
-                        lambda b=backend, d=device, c=count, n=batch: open_ours(case, images, b, d, c, n),
+                        partial(open_ours, case, images, backend, device, count, batch),
                     )
                 )  # fmt: skip
             for name, workers, decodes in (("reference", count, 2), ("repaired", count, 1)):
                 found.append(
                     Contestant(
                         f"torchvision {name}", "cpu", workers, batch,
-                        lambda w=workers, d=decodes, n=batch: open_torchvision(case, images, w, n, d),
+                        partial(open_torchvision, case, images, workers, batch, decodes),
                     )
                 )  # fmt: skip
         if 1 not in threads:
             found.append(
                 Contestant(
                     "torchvision reference", "cpu", 1, batch,
-                    lambda n=batch: open_torchvision(case, images, 1, n, 2),
+                    partial(open_torchvision, case, images, 1, batch, 2),
                 )
             )  # fmt: skip
         device = torch.device("cuda" if gpu else "cpu")
-        found.append(
-            Contestant("synthetic", device.type, 0, batch, lambda d=device, n=batch: open_synthetic(case, d, n))
-        )
+        found.append(Contestant("synthetic", device.type, 0, batch, partial(open_synthetic, case, device, batch)))
     return found
 
 
@@ -275,7 +287,7 @@ def main() -> int:
             if options.json:  # after each case: a run cut short keeps what it has
                 rows = [row for result in results for row in as_json(result)]
                 report = {"version": VERSION, "machine": machine, "load_before": load, "dali": dali_is_installed()}
-                options.json.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
+                write_json(options.json, report | {"rows": rows})
     return 0
 
 

@@ -6,7 +6,6 @@ be set: an interpreted kernel cannot be compiled.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, decoder_norms
 from soda_fast.config import load_config
 from soda_kernels.group_norm_modulate.arguments import Options
@@ -180,7 +180,7 @@ def main() -> int:
     rows = survey(shapes, options.dtype, layouts, options.arch)
     print("\n".join(format_row(row) for row in rows))
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_json(options.json, [asdict(row) for row in rows])
     return 0
 
 

@@ -6,7 +6,6 @@ group_norm_modulate/tiling.py.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
+from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
@@ -121,7 +121,7 @@ def main() -> int:
     rows = [row for shape in shapes for row in sweep(shape, options.batch, torch.bfloat16, bandwidth)]
     if options.json:
         result = {"machine": describe_machine(device), "copy_bytes_per_second": bandwidth, "rows": rows}
-        options.json.write_text(json.dumps(result, indent=1))
+        write_json(options.json, result)
     return 0
 
 

@@ -7,7 +7,6 @@ bytes (`NormShape.passes`) were moved. The summary weights shapes by their uses 
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu_timing import Microseconds, capture_stream, copy_bandwidth, rotations, time_calls
+from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
@@ -127,9 +127,19 @@ def compare(
             yield Row(name, str(shape), count, batch, layout, provider, direction, time, passes * tensor, share)
 
 
-def summarise(rows: list[Row]) -> list[dict[str, Any]]:
+def most_bytes(use: tuple[NormShape, int]) -> float:
+    """To sort shapes and their counts by: those that move the most bytes in a step come first."""
+    shape, count = use
+    return -count * shape.channels * shape.size**2
+
+
+def summarise(rows: list[Row], uses: dict[str, int]) -> list[dict[str, Any]]:
     """Over a decoder, by configuration, batch and layout: shares of the copy bandwidth, and how many times faster the
-    fused kernel's forward and backward together are than each rival's."""
+    fused kernel's forward and backward together are than each rival's.
+
+    uses: how often a step of each configuration runs the operation; the summary has the share of them that was
+    measured, which is less than 1 where time ran out.
+    """
     found = []
     for config, batch, layout in dict.fromkeys((row.config, row.batch, row.layout) for row in rows):
         here = [row for row in rows if (row.config, row.batch, row.layout) == (config, batch, layout)]
@@ -140,6 +150,7 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
             return sum(row.count * row.time.median for row in chosen)
 
         summary: dict[str, Any] = {"config": config, "batch": batch, "layout": layout}
+        summary["measured_uses"] = sum({row.shape: row.count for row in here}.values()) / uses[config]
         for provider in dict.fromkeys(row.provider for row in here):
             for direction in ("forward", "backward"):
                 chosen = [row for row in here if (row.provider, row.direction) == (provider, direction)]
@@ -169,7 +180,10 @@ def format_row(row: Row) -> str:
 
 def format_summary(summary: dict[str, Any]) -> str:
     """A few lines for a person."""
-    lines = [f"{summary['config']}, batch {summary['batch']}, {summary['layout']}, bytes-weighted over the decoder:"]
+    lines = [
+        f"{summary['config']}, batch {summary['batch']}, {summary['layout']}, bytes-weighted over "
+        f"{100 * summary['measured_uses']:.0f} % of the decoder's uses:"
+    ]
     for name, value in summary.items():
         if name.endswith("_share"):
             lines.append(
@@ -210,18 +224,20 @@ def main() -> int:
     # Gradients are asked for many times over, so the compiled contestant may not overwrite what it saved for them.
     torch._functorch.config.donated_buffer = False
     rows: list[Row] = []
-    cases = itertools.product(configs.items(), options.batch, options.layout)
-    for (name, shapes), batch, layout in cases:
-        for shape, count in sorted(shapes.items())[: options.shapes]:
+    uses = {name: sum(shapes.values()) for name, shapes in configs.items()}
+    # What training runs first, should time run out: layouts and batches as they were given, of a decoder the shapes
+    # that move the most.
+    for layout, batch, (name, shapes) in itertools.product(options.layout, options.batch, configs.items()):
+        for shape, count in sorted(shapes.items(), key=most_bytes)[: options.shapes]:
             arguments = (name, shape, count, batch, DTYPES[options.dtype], layout == "channels_last", bandwidth, device)
             for row in compare(*arguments):
                 rows.append(row)
                 print(format_row(row), flush=True)
             if options.json:  # after each shape: a run cut short keeps what it has
                 result = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
-                result |= {"summary": summarise(rows), "rows": [asdict(row) for row in rows]}
-                options.json.write_text(json.dumps(result, indent=1))
-    print("\n".join(format_summary(summary) for summary in summarise(rows)))
+                result |= {"summary": summarise(rows, uses), "rows": [asdict(row) for row in rows]}
+                write_json(options.json, result)
+    print("\n".join(format_summary(summary) for summary in summarise(rows, uses)))
     return 0
 
 

@@ -5,7 +5,6 @@ prediction is: that compares fake tensors with real ones, and is no measurement 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.json_file import write_json
 from benchmarks.ladder.images import find_images, with_statistics
 from benchmarks.machine import describe_machine
 from benchmarks.synthetic import synthetic_parts
@@ -83,7 +83,7 @@ def main() -> int:
         f"measured {measured:.3f} GiB ({100 * (predicted / measured - 1):+.1f} %)"
     )
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        write_json(options.json, result)
     return 0
 
 

@@ -7,11 +7,13 @@ from benchmarks.record import Record
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
-    """PNG files of what was measured: ladders, kernels, scaling. Without matplotlib, none."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        return []
+    """PNG files of what was measured: ladders, kernels, scaling.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib as mpl
+
     mpl.use("Agg")
     drawn = []
     for name, size in (("ladder_32", "32x32"), ("ladder_64", "64x64")):

@@ -10,7 +10,6 @@ The result is written after each of the three, so that one that is cut off leave
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
+from benchmarks.json_file import write_json
 from benchmarks.ladder.worker_loader import open_image
 from benchmarks.machine import describe_machine
 from soda_fast.build import build_model
@@ -265,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def keep(result: dict[str, Any]) -> None:
         if options.json:
-            options.json.write_text(json.dumps(result, indent=1))
+            write_json(options.json, result)
 
     try:
         config = load_config(options.config, options.overrides)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from soda_fast.files import write_atomically
+from benchmarks.json_file import write_json
 
 Status = Literal["measured", "failed", "cut off", "left out", "not reached"]
 _STRICT = ConfigDict(extra="forbid")
@@ -74,7 +74,7 @@ def json_schema() -> dict[str, Any]:
 
 def write_record(path: Path, record: Record) -> None:
     """The whole record, or what was there before."""
-    write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
+    write_json(path, asdict(record))
 
 
 def read_record(path: Path) -> Record:

@@ -8,7 +8,7 @@ into the ledger.
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from benchmarks.ladder.rungs import LAST_RUNG
 from benchmarks.plots import draw
 from benchmarks.record import Record, read_record, write_record
 from benchmarks.sections import SECTIONS, missing, title
+from benchmarks.suite.parts import Options, all_parts
 
 ROOT = Path(__file__).parent
 LEDGER = ROOT / "results"
@@ -23,8 +24,14 @@ ENVIRONMENT = "environment"  # the suite's first part: ceilings
 START, END = "<!-- from the ledger: python -m benchmarks.report -->", "<!-- end of the ledger -->"
 
 
-def write_report(records: Sequence[Record], folder: Path, name: str = "report.md") -> Path:
-    """Tables of the records and their pictures in `folder`; returns the Markdown file."""
+# What a result raises that is not as a section or a picture takes it to be: of an older layout, or only half of one.
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def write_report(
+    records: Sequence[Record], folder: Path, name: str = "report.md", pictures: bool = True, last: Sequence[str] = ()
+) -> Path:
+    """Tables of the records and, if wanted, their pictures in `folder`, and `last` lines; returns the Markdown file."""
     lines = ["# Measurements", ""]
     machines: set[str] = set()
     for record in records:
@@ -32,15 +39,33 @@ def write_report(records: Sequence[Record], folder: Path, name: str = "report.md
         machines.add(record.machine)
         lines += [f"## {title(record)}{earlier}", "", *_head(record)]
         for section in SECTIONS:
-            lines += section(record)
-        pictures = draw(record, folder / "plots" / record.machine)
-        lines += [f"![{picture.stem}]({picture.relative_to(folder)})" for picture in pictures]
-        lines += ["", "### Missing", "", *(f"- {one}" for one in missing(record)), ""]
+            lines += _shown(section, record)
+        if pictures:
+            lines += _pictures(record, folder)
+        lines += ["### Missing", "", *(f"- {one}" for one in _shown(missing, record) if one), ""]
     if not records:
         lines += ["Nothing has been measured yet.", ""]
     path = folder / name
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join([*lines, *last]))
     return path
+
+
+def _shown(section: Callable[[Record], list[str]], record: Record) -> list[str]:
+    """A section; or that it cannot be shown: the others are worth having without it."""
+    try:
+        return section(record)
+    except _UNREADABLE as error:
+        return [f"The section on {section.__name__} cannot be shown: {type(error).__name__}: {error}", ""]
+
+
+def _pictures(record: Record, folder: Path) -> list[str]:
+    try:
+        drawn = draw(record, folder / "plots" / record.machine)
+    except _UNREADABLE as error:
+        return [f"Pictures cannot be drawn: {type(error).__name__}: {error}", ""]
+    except ImportError as error:
+        return [f"No pictures: {error}; pip install matplotlib, and ask for the report again", ""]
+    return [*(f"![{picture.stem}]({picture.relative_to(folder)})" for picture in drawn), ""]
 
 
 def _head(record: Record) -> list[str]:
@@ -56,10 +81,27 @@ def _head(record: Record) -> list[str]:
             "**Small sizes, to see that the parts work: nothing here is a statement about speed.**",
             "",
         ]
+    absent = environment.get("left_out")
+    if absent:
+        lines += ["Not installed: " + ", ".join(f"{name} ({use})" for name, use in absent.items()) + ".", ""]
     gpu = environment.get("gpu")
     if gpu:
         lines += ["As found: " + ", ".join(f"{name} {value}" for name, value in gpu.items()) + ".", ""]
     return lines
+
+
+def unmeasured(records: Iterable[Record]) -> list[str]:
+    """A chapter on what the suite measures and no GPU has measured yet; none where nothing is."""
+    measured = {
+        part.name
+        for record in records
+        if record.device == "cuda" and not record.small
+        for part in record.parts
+        if part.status == "measured"
+    }
+    everything = all_parts(Options(on_gpu=True, data=None, folder=ROOT))
+    absent = [part.title for part in everything if part.name not in measured]
+    return ["## Not yet measured on any GPU", "", *(f"- {title}" for title in absent), ""] if absent else []
 
 
 def ledger(folder: Path = LEDGER) -> list[Record]:
@@ -155,7 +197,7 @@ def main() -> int:
         if options.add:
             print(add(options.add))
         records = ledger()
-        print(write_report(records, ROOT, "RESULTS.md"))
+        print(write_report(records, ROOT, "RESULTS.md", last=unmeasured(records)))
         readme = ROOT.parent / "README.md"
         readme.write_text(put_into_readme(readme.read_text(), records))
     except (ValueError, OSError) as error:

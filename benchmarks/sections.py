@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from benchmarks.ladder.rungs import RUNGS
 from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import Record
@@ -30,8 +31,8 @@ def ceilings(record: Record) -> list[str]:
     return [
         "### Ceilings",
         "",
-        f"Copy in memory, bytes read and written: {found['copy_bytes_per_second'] / 1e12:.3f} TB/s. "
-        f"Matrix product in {matrix['dtype']}: {matrix['measured_tflops']:,.2f} TFLOP/s{sheet}.",
+        f"Copy in memory, bytes read and written: {found['copy_bytes_per_second'] / 1e9:,.1f} GB/s. "
+        f"Matrix product in {matrix['dtype']}: {matrix['measured_tflops']:,.3f} TFLOP/s{sheet}.",
         "",
     ]
 
@@ -106,15 +107,18 @@ def kernels(record: Record) -> list[str]:
     if not summaries:
         return []
     lines = ["### The fused normalisation, bytes-weighted over the decoder", ""]
-    names = list(dict.fromkeys(name for summary in summaries for name in summary if name not in _SUMMARY_KEYS))
+    names = list(
+        dict.fromkeys(name for summary in summaries for name in summary if name not in (*_SUMMARY_KEYS, _MEASURED))
+    )
     rows = [
         (
             *(str(summary[key]) for key in _SUMMARY_KEYS),
+            _percent(summary.get(_MEASURED)),
             *(f"{summary[name]:.2f}" if name in summary else "" for name in names),
         )
         for summary in summaries
     ]
-    lines += table((*_SUMMARY_KEYS, *(name.replace("_", " ") for name in names)), rows)
+    lines += table((*_SUMMARY_KEYS, "of all uses", *(name.replace("_", " ") for name in names)), rows)
     if "H200" in str(record.environment.get("device")):
         best = [summary for summary in summaries if summary["layout"] == "channels_last"]
         lines.append("")
@@ -128,6 +132,11 @@ def kernels(record: Record) -> list[str]:
 
 
 _SUMMARY_KEYS = ("config", "batch", "layout")
+_MEASURED = "measured_uses"
+
+
+_SCALED = ("processes", "images each", "step, ms", "quartiles", "predicted, ms")
+_PREDICTED = ("scaling", "GPUs", "images each", "step, ms", "exposed, ms", "images/s", "of linear")
 
 
 def scaling(record: Record) -> list[str]:
@@ -135,12 +144,10 @@ def scaling(record: Record) -> list[str]:
     found = record.result("scaling")
     lines: list[str] = []
     if found.get("measured"):
-        head = ("processes", "images each", "step, ms", "quartiles", "predicted, ms")
-        lines += [*table(head, [_scaled(row) for row in found["measured"]]), ""]
+        lines += [*table(_SCALED, [_scaled(row) for row in found["measured"]]), ""]
     if found.get("predicted"):
         lines += [f"On paper: {found['gpu']}, computation {found['computation']}, {found['strategy']}.", ""]
-        head = ("scaling", "GPUs", "images each", "step, ms", "exposed, ms", "images/s", "of linear")
-        lines += table(head, (_on_paper(kind, row) for kind, rows in found["predicted"].items() for row in rows))
+        lines += table(_PREDICTED, (_on_paper(kind, row) for kind, rows in found["predicted"].items() for row in rows))
     return ["### Scaling", "", *lines, ""] if lines else []
 
 
@@ -214,11 +221,21 @@ def training(record: Record) -> list[str]:
         return []
     last = found["metrics"][-1]
     lines = [
-        "### A short training",
+        "### Time to accuracy: a short training",
         "",
-        f"{found['config']}: {last['images_seen']:,} images in {found['training_seconds']:.0f} s with start-up.",
+        f"{found['config']} with {' '.join(found['overrides'])}: {last['images_seen']:,} images in "
+        f"{found['training_seconds']:.0f} s with start-up. {_cost(found['metrics'])}",
         "",
     ]
+    probes = [line for line in found["metrics"] if any("/" in name for name in line)]
+    if probes:
+        names = [name for name in probes[0] if "/" in name]
+        head = ("images", "seconds from the command on", *(f"{name}, %" for name in names))
+        rows = [
+            (f"{line['images_seen']:,}", f"{line['seconds']:.0f}", *(f"{100 * line[name]:.1f}" for name in names))
+            for line in probes
+        ]
+        lines += [*table(head, rows), "", "On training images held out of the probe.", ""]
     if found.get("evaluation"):
         rows = [
             (str(row.get("protocol")), str(row.get("features")), f"{100 * row['accuracy']:.1f}")
@@ -227,6 +244,15 @@ def training(record: Record) -> list[str]:
         ]
         lines += [*table(("protocol", "features", "top-1, %"), rows), ""]
     return lines
+
+
+def _cost(metrics: Sequence[dict[str, float]]) -> str:
+    """GPU hours and energy as the training counted them, or that nobody did."""
+    last = {name: value for line in metrics for name, value in line.items()}
+    if "gpu_hours" not in last:
+        return "Cost: no GPU hours on a CPU."
+    energy = f"{last['energy_kwh']:.3f} kWh (NVML)" if "energy_kwh" in last else "energy not counted (nvidia-ml-py)"
+    return f"Cost: {last['gpu_hours']:.4f} GPU hours, {energy}."
 
 
 SECTIONS: tuple[Callable[[Record], list[str]], ...] = (
@@ -249,7 +275,24 @@ def missing(record: Record) -> list[str]:
         for part in record.parts
         if part.status != "measured"
     ]
+    lines += [line for name in ("ladder_32", "ladder_64") for line in _missing_rungs(name, record.result(name))]
+    counts = [row["processes"] for row in record.result("scaling").get("measured", ()) if "error" not in row]
+    if counts and max(counts) == 1:
+        lines.append("scaling: measured on one GPU alone")
+    lines += [f"{use}: {name} is not installed" for name, use in record.environment.get("left_out", {}).items()]
     return lines or ["nothing that the suite measures"]
+
+
+def _missing_rungs(name: str, result: dict[str, Any]) -> list[str]:
+    """Those of a ladder that was climbed, but not to its end."""
+    if not result:
+        return []
+    ended = {row["name"]: row["status"] for row in result["rungs"]}
+    return [
+        f"{name}, rung {rung.name}: {ended.get(rung.name, 'not reached')}"
+        for rung in RUNGS
+        if ended.get(rung.name) != "measured"
+    ]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -58,11 +58,12 @@ def _stored(tensor: Tensor) -> int:
 
 def count(config: Config, batch: int) -> dict[str, Traffic]:
     """Traffic of a forward and backward pass of `batch` images by operation, most bytes first."""
-    layout = {"memory_format": torch.channels_last, "dtype": torch.bfloat16}
     with torch.device("meta"):
         model = build_model(config).to(torch.bfloat16).train()
-        source = torch.empty(batch, 3, config.data.source_size, config.data.source_size, **layout)
-        target = torch.empty(batch, 3, config.data.target_size, config.data.target_size, **layout)
+        source, target = (
+            torch.empty(batch, 3, size, size, dtype=torch.bfloat16, memory_format=torch.channels_last)
+            for size in (config.data.source_size, config.data.target_size)
+        )
         t, seeds = torch.ones(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
         with Ledger() as ledger:
             model(source, target, t, torch.zeros(batch), seeds).sum().backward()

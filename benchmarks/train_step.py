@@ -11,7 +11,6 @@ its own; benchmarks/ladder/rungs.py says what changes. --json is written anew af
 """
 
 import argparse
-import json
 import signal
 import statistics
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.json_file import write_json
 from benchmarks.ladder.child import Request
 from benchmarks.ladder.images import find_images, with_statistics
 from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib
@@ -175,9 +175,7 @@ def run_single(options: argparse.Namespace, device: str) -> None:
         result["images"] = images
     print(format_result(result))
     if options.json:
-        options.json.write_text(
-            json.dumps({"config": options.config, "overrides": options.overrides, **result}, indent=1)
-        )
+        write_json(options.json, {"config": options.config, "overrides": options.overrides, **result})
 
 
 def run_ladder(options: argparse.Namespace, device: str) -> None:

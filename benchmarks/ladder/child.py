@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.ceilings import matrix_rate
+from benchmarks.json_file import write_json
 from benchmarks.ladder.images import find_images, with_statistics
 from benchmarks.ladder.measure import Limits, measure_rung
 from benchmarks.ladder.rungs import rung_named
@@ -73,7 +74,7 @@ def main() -> int:
         found = {"status": "out of memory", "error": str(error).splitlines()[0]}
     except ValueError as error:
         found = {"status": "failed", "error": str(error)}
-    Path(sys.argv[2]).write_text(json.dumps(found))
+    write_json(Path(sys.argv[2]), found)
     return 0
 
 

@@ -30,11 +30,18 @@ class PlainGroupNorm(nn.Module):
 class PlainResidualBlock(nn.Module):
     """Norm, SiLU, convolution, norm, modulation by t, by z, SiLU, dropout, convolution; plus the shortcut."""
 
+    norm1: nn.Module
+    norm2: nn.Module
+    conv1: nn.Module
+    conv2: nn.Module
+    time_proj: nn.Module
+    z_proj: nn.Module
+    shortcut: nn.Module
+
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
         self.dropout, self.resample = block.dropout, block.resample
-        for name, child in block.named_children():
-            self.add_module(name, child)
+        _adopt_children(self, block)
 
     def forward(
         self, x: Tensor, time: Tensor, z: Tensor, dropout_seed: Tensor | None = None, skip: Tensor | None = None
@@ -58,11 +65,14 @@ class PlainResidualBlock(nn.Module):
 class PlainAttention(nn.Module):
     """Attention with its matrix of weights in memory."""
 
+    norm: nn.Module
+    projection: nn.Module
+    output: nn.Module
+
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.head_channels = attention.head_channels
-        for name, child in attention.named_children():
-            self.add_module(name, child)
+        _adopt_children(self, attention)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
@@ -84,6 +94,11 @@ def make_plain(model: SODA, oihw: bool) -> SODA:
     """
     _replace_below(model, oihw)
     return model
+
+
+def _adopt_children(plain: nn.Module, ours: nn.Module) -> None:
+    for name, child in ours.named_children():
+        plain.add_module(name, child)
 
 
 def _replace_below(module: nn.Module, oihw: bool) -> None:

@@ -1,7 +1,6 @@
 """Climb the ladder: a process for each rung, results written as they come."""
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -9,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.json_file import write_json
 from benchmarks.ladder.child import Request, as_json
 from benchmarks.ladder.rungs import LAST_RUNG, RUNGS, Rung
 from benchmarks.ladder.targets import judge
-from benchmarks.suite.process import end_group
+from benchmarks.suite.process import last_line, run
 from soda_fast.config import Config, load_config
-from soda_fast.files import write_atomically
 from soda_fast.flops import count_flops
 
 VERSION = 1  # of the JSON; raised when a field changes its meaning
@@ -67,7 +66,7 @@ def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: Non
         rows.sort(key=lambda one: [rung.name for rung in plan.rungs].index(one["name"]))
         result["targets"] = judge(result, config)
         if plan.json:
-            write_atomically(plan.json, json.dumps(result, indent=1).encode())
+            write_json(plan.json, result)
         report(row)
     return result
 
@@ -96,18 +95,15 @@ def ask(request: Request, limit_s: float) -> dict[str, Any]:
         asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
         asked.write_text(as_json(request))
         command = [sys.executable, "-m", "benchmarks.ladder.child", str(asked), str(answered)]
-        # A session of its own: a loader's workers must go with the process that started them.
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        try:
-            errors = process.communicate(timeout=limit_s)[1]
-        except subprocess.TimeoutExpired:
-            return {"status": "out of time", "error": f"did not end within {limit_s:.0f} s"}
-        finally:
-            end_group(process)
-        if answered.is_file():
+        log = Path(folder) / "log.txt"
+        ended = run(command, limit_s, log, folder=Path.cwd())
+        if ended.code == 0 and answered.is_file():
             return json.loads(answered.read_text())
-    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
-    return {"status": "failed", "error": f"{last} (exit status {process.returncode})"}
+        # All of it, for whoever must find out why.
+        print(log.read_text(errors="replace"), file=sys.stderr, flush=True)
+    if ended.code is None:
+        return {"status": "out of time", "error": f"did not end within {limit_s:.0f} s"}
+    return {"status": "failed", "error": f"{last_line(ended.log)} (exit status {ended.code})"}
 
 
 def _derive(

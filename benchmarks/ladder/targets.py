@@ -22,7 +22,8 @@ def judge(result: dict[str, Any], config: Config) -> list[dict[str, Any]]:
     """
     if not applies(result, config):
         return []
-    last = next((row for row in result["rungs"] if row["name"] == LAST_RUNG and row["status"] == "measured"), {})
+    measured = (row for row in result["rungs"] if row["name"] == LAST_RUNG and row["status"] == "measured")
+    last: dict[str, Any] = next(measured, {})
     verdicts = []
     for name, key, target in TARGETS:
         reached = last.get(key)

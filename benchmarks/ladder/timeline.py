@@ -44,7 +44,8 @@ class Timeline:
         """The ended steps. Waits for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        seconds, phases = [], {phase: [] for phase in PHASES}
+        seconds: list[float] = []
+        phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
         previous = self._start
         for marks in self._steps[:-1]:
             spent: dict[str, float] = defaultdict(float)

@@ -94,7 +94,8 @@ def _marked(trainer: Trainer, timeline: Timeline) -> Iterator[None]:
         timeline.end("optimizer")
         return found
 
-    trainer.losses, trainer_module.clip_and_step = marked_losses, marked_clip_and_step  # type: ignore[method-assign]
+    trainer.losses = marked_losses  # type: ignore[method-assign]
+    trainer_module.clip_and_step = marked_clip_and_step  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """The reference's way to images: Pillow and torchvision in DataLoader workers, each view from an image of its own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from PIL import Image
@@ -115,11 +115,11 @@ class WorkerLoader:
         """Let the workers end."""
         self._batches.close()
 
-    def _endless(self) -> Iterator[Batch]:
+    def _endless(self) -> Generator[Batch, None, None]:
         seen = 0
         while True:
-            for source, target in self._loader:
-                images = (view.to(self._device, non_blocking=not self._waits) for view in (source, target))
+            for views in self._loader:
+                source, target = (view.to(self._device, non_blocking=not self._waits) for view in views)
                 position = torch.arange(seen, seen + len(source), device=self._device)
                 seen += len(source)
-                yield Batch(*images, position=position, index=position, label=position)
+                yield Batch(source, target, position=position, index=position, label=position)

@@ -11,7 +11,6 @@ GPUs. benchmarks/scaling/prediction.py says how. Without a GPU the computation m
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from benchmarks.plots import draw_scaling
 from benchmarks.scaling.child import Request
@@ -36,7 +36,7 @@ ON_PAPER = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ACHIEVED = 0.75
 """Of a data sheet's link: an assumption, as are the network (one 400 Gbit/s adapter for each GPU) and the hops."""
 NETWORK_GBYTES_S = 50.0
-HOPS_S = {"machine_hop_s": 2e-6, "network_hop_s": 10e-6, "launch_s": 15e-6}
+HOPS_S = (2e-6, 10e-6, 15e-6)  # machine_hop_s, network_hop_s, launch_s of `Links`
 
 
 def measured_rows(options: argparse.Namespace, config: Config, device: str, write: Any) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def computation_of(rows: Sequence[dict[str, Any]], config: Config, sheet: DataSh
         image_s = count_flops(config).forward_backward / (mfu * sheet.bf16_tflops * 1e12)
         return Computation(0.0, image_s), f"ASSUMED: {100 * mfu:g} % of the {sheet.name}'s data sheet"
     single = [(row["process_images"], row["step_s"]["median"]) for row in rows if row["processes"] == 1 and _ok(row)]
-    return (fit_computation(single), "measured on one process") if single else None
+    return (fit_computation(single), "measured on one process here") if single else None
 
 
 def beside_measured(
@@ -106,7 +106,7 @@ def _links(options: argparse.Namespace, sheet: DataSheet) -> Links:
     return Links(
         1e9 * (options.link_gbytes_s or ACHIEVED * sheet.link_gbytes_s),
         1e9 * (options.network_gbytes_s or ACHIEVED * NETWORK_GBYTES_S),
-        **HOPS_S,
+        *HOPS_S,
     )
 
 
@@ -129,7 +129,7 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     def write(rows: Any = None) -> None:
         result["measured"] = rows or result["measured"]
         if options.json:
-            options.json.write_text(json.dumps(result, indent=1))
+            write_json(options.json, result)
 
     rows = measured_rows(options, config, device, write)
     known = computation_of(rows, config, sheet, options.assume_mfu)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.json_file import write_json
 from benchmarks.ladder.images import synthetic_images, with_statistics
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.__main__ import leave
@@ -102,7 +103,7 @@ def main() -> int:
     with start_processes(request.device) as processes:
         found = answer(request, processes)
         if processes.is_main:
-            Path(sys.argv[2]).write_text(json.dumps(found))
+            write_json(Path(sys.argv[2]), found)
         processes.barrier()
     return 0
 

@@ -1,8 +1,6 @@
 """Measured steps: each in processes of its own, so that compilation and memory do not carry over."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from benchmarks.scaling.child import Request, as_json
 from benchmarks.scaling.prediction import Links
+from benchmarks.suite.process import last_line, run
 
 
 def measure_step(request: Request, processes: int, threads: int | None, limit_s: float) -> dict[str, Any]:
@@ -27,17 +26,17 @@ def measure_step(request: Request, processes: int, threads: int | None, limit_s:
         question.write_text(as_json(request))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command += ["-m", "benchmarks.scaling.child", str(question), str(answer)]
-        environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         name = f"{processes} processes with {request.process_images} images each"
-        try:
-            ended = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ValueError(f"{name}: not done after {limit_s:.0f} s") from error
-        if ended.returncode or not answer.exists():
-            lines = [line for line in ended.stderr.splitlines() if "Error" in line or "error" in line]
-            raise ValueError(f"{name}: exit {ended.returncode}: {lines[-1].strip() if lines else 'it said nothing'}")
+        log = Path(folder) / "log.txt"
+        ended = run(command, limit_s, log, environment, Path.cwd())
+        if ended.code != 0 or not answer.exists():
+            # All of it, for whoever must find out why.
+            print(log.read_text(errors="replace"), file=sys.stderr, flush=True)
+        if ended.code is None:
+            raise ValueError(f"{name}: not done after {limit_s:.0f} s")
+        if ended.code or not answer.exists():
+            raise ValueError(f"{name}: exit {ended.code}: {last_line(ended.log)}")
         found: dict[str, Any] = json.loads(answer.read_text())
         return found
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.packages import is_installed
+
 CIFAR10, TINY_IMAGENET = "configs/cifar10.yaml", "configs/tiny_imagenet.yaml"
 # On a CPU: networks that take milliseconds, to see that every part works.
 SMALL = (
@@ -40,7 +42,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Options:
-    """What the suite was told. data: a folder with CIFAR-10, or None. folder: where results and traces go."""
+    """What the suite was told. data: a folder with CIFAR-10, or with class folders of such images; None: none. folder:
+    where results and traces go."""
 
     on_gpu: bool
     data: Path | None
@@ -74,10 +77,15 @@ def _overrides(options: Options) -> tuple[str, ...]:
     return () if options.on_gpu else SMALL
 
 
+def _data_keys(data: Path) -> tuple[str, ...]:
+    """CIFAR-10's official files, or a tree of class folders."""
+    return (f"data.root={data}", *(("data.dataset=folder",) if (data / "train").is_dir() else ()))
+
+
 def _images(options: Options) -> tuple[str, ...]:
     """Real images if there are any; else random ones, which the benchmarks then say."""
     if options.data:
-        return (f"data.root={options.data}",)
+        return _data_keys(options.data)
     return ("--synthetic-images", "50000" if options.on_gpu else "512")
 
 
@@ -96,8 +104,14 @@ def _tests(options: Options) -> Part:
         "Tests that need a GPU",
         lambda answer: _module("benchmarks.suite.tests", "--json", str(answer)),
         240,
-        missing="" if options.on_gpu else "there is no GPU",
+        missing=_why_no_tests(options),
     )
+
+
+def _why_no_tests(options: Options) -> str:
+    if not options.on_gpu:
+        return "there is no GPU"
+    return "" if is_installed("pytest") else "pytest is not installed"
 
 
 def _kernels(options: Options) -> Part:
@@ -114,9 +128,9 @@ def _kernels(options: Options) -> Part:
 
 def _ladder(options: Options, name: str, title: str, config: str, limit_s: float) -> Part:
     seconds = (
-        ("--seconds-per-rung", "5", "--rung-limit", "75")
+        ("--seconds-per-rung", "5", "--rung-limit", "150")
         if options.on_gpu
-        else ("--seconds-per-rung", "0.2", "--rung-limit", "60")
+        else ("--seconds-per-rung", "0.2", "--rung-limit", "120")
     )
     images = _images(options)
     arguments = ("--ladder", "--config", config, *_overrides(options), *images, *seconds)
@@ -164,7 +178,7 @@ def _pipeline(options: Options) -> Part:
     size = (
         ("--sizes", "32", "64", "--randaugment", "with", "--batch", "512", "--seconds", "1")
         if options.on_gpu
-        else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32", "--rounds", "1")
+        else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32")
     )
     return Part(
         "input_pipeline",
@@ -175,7 +189,7 @@ def _pipeline(options: Options) -> Part:
 
 
 def _evaluation(options: Options) -> Part:
-    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16", "--rounds", "1")
+    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16")
     return Part(
         "evaluation",
         "k-NN and probes on features",
@@ -196,8 +210,6 @@ def _probe_costs(options: Options) -> Part:
             "--test",
             "32",
             "--batches",
-            "1",
-            "--rounds",
             "1",
         )
     )
@@ -228,17 +240,20 @@ def _profile(options: Options) -> Part:
 
 
 def _training(options: Options) -> Part:
-    length = "1000000" if options.on_gpu else "64"
+    length, probe = ("1000000", "200000") if options.on_gpu else ("64", "32")
+    data = _data_keys(options.data) if options.data else ()
     return Part(
         "training",
-        "A short training on CIFAR-10, and what its features are worth",
+        "A short training on real images, and what its features are worth",
         lambda answer: _module(
             "benchmarks.suite.training",
             "--config",
             CIFAR10,
-            f"data.root={options.data}",
+            *data,
             f"train.images={length}",
             "train.epochs=null",
+            "train.warmup_epochs=1",
+            f"evaluation.during={{knn: {probe}}}",
             *_overrides(options),
             "--json",
             str(answer),

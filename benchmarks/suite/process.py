@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+LEASH = Path(__file__).with_name("leash.py")
 GRACE_S = 5.0
 """Between being asked to end and being made to."""
 LOG_CHARACTERS = 4000
@@ -27,10 +30,17 @@ class Ended:
     log: str
 
 
-def run(command: Sequence[str], limit_s: float, log: Path, environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a command from the repository's root for at most `limit_s` seconds, then end it and all it has started.
+def run(
+    command: Sequence[str],
+    limit_s: float,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+) -> Ended:
+    """Run a command for at most `limit_s` seconds, then end it and all it has started. That ends too if this process is
+    killed.
 
-    What it prints is added to the file `log`.
+    What it prints is added to the file `log`. environment: variables beside this process's. folder: where it runs.
     """
     start = time.monotonic()
     with log.open("ab") as file:
@@ -38,10 +48,10 @@ def run(command: Sequence[str], limit_s: float, log: Path, environment: Mapping[
         file.flush()
         begin = file.tell()
         process = subprocess.Popen(
-            command,
-            cwd=ROOT,
+            [sys.executable, str(LEASH), *command],
+            cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -51,22 +61,32 @@ def run(command: Sequence[str], limit_s: float, log: Path, environment: Mapping[
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            end_group(process)
+            _end(process)
     return Ended(code, time.monotonic() - start, _tail(log, begin))
 
 
-def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ask a process that leads a session, and all in that session, to end, and make them."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_S)
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a command on its leash, and all in its session, to end; then draw the leash."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE_S)
+    assert process.stdin is not None, "it was started with a pipe"
+    process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE_S)
 
 
 def _tail(log: Path, begin: int) -> str:
     data = log.read_bytes()[begin:]
     return data.decode(errors="replace")[-LOG_CHARACTERS:]
+
+
+def last_line(log: str) -> str:
+    """Of what a process said: the last line that has an error in it, or else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or ["no message"])[-1]
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.json_file import write_json
 from soda_fast.config import load_config
 
 FIRST, LAST = 10, 13
@@ -43,9 +44,9 @@ def profile(config: str, overrides: list[str], folder: Path, answer: Path) -> in
                 "overrides": keys,
                 "trace": TRACE,
                 "summary": json.loads(summary.read_text()),
-                "summary_text": summary.with_suffix(".txt").read_text(),
+                "summary_text": summary.with_suffix(".txt").read_text().replace(str(run), "RUN"),
             }
-            answer.write_text(json.dumps(result, indent=1))
+            write_json(answer, result)
     return code
 
 

@@ -1,7 +1,6 @@
 """The tests that need a GPU, as a result: python -m benchmarks.suite.tests --json FILE"""
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from soda_fast.files import write_atomically
+from benchmarks.json_file import write_json
 
 NO_TESTS = 5
 """pytest's exit status where none was chosen."""
@@ -28,7 +27,7 @@ def run_tests(files: Sequence[Path], answer: Path) -> dict[str, Any]:
     result |= {"failures": {}, "seconds": {}}
     for file in files:
         _run_file(file, result)
-        write_atomically(answer, json.dumps(result, indent=1).encode())
+        write_json(answer, result)
     return result
 
 

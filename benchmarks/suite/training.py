@@ -1,7 +1,8 @@
 """A short real training and its evaluation, as a result: python -m benchmarks.suite.training --config FILE --json FILE
 
-The run is an ordinary one, in a folder that is removed at the end. The result holds its loss by images and, once
-trained, what `soda-fast evaluate` says of its features.
+The run is an ordinary one, in a folder that is removed at the end. The result holds its lines of metrics, each with the
+seconds from the command to its being seen (a second late at most), and, once trained, what `soda-fast evaluate` says
+of its features.
 """
 
 import argparse
@@ -14,13 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from soda_fast.files import write_atomically
+from benchmarks.json_file import write_json
 
-WRITE_EVERY_S = 10.0
+LOOK_EVERY_S = 1.0
 
 
 def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
-    """Write the result every few seconds of the training and after the evaluation; returns an exit status."""
+    """Write the result whenever the training has said something, and after the evaluation; returns an exit status."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         result: dict[str, Any] = {"kind": "training", "version": 1, "config": config, "overrides": overrides}
@@ -29,9 +30,13 @@ def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
         training = subprocess.Popen(_verb("train", config, f"run.dir={run}", *overrides))
         while training.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                training.wait(timeout=WRITE_EVERY_S)
-            result |= {"training_seconds": time.monotonic() - begin, "metrics": _metrics(run)}
-            write_atomically(answer, json.dumps(result, indent=1).encode())
+                training.wait(timeout=LOOK_EVERY_S)
+            seconds, metrics = time.monotonic() - begin, result["metrics"]
+            new = _metrics(run)[len(metrics) :]
+            metrics += [{**line, "seconds": seconds} for line in new]
+            result["training_seconds"] = seconds
+            if new:
+                write_json(answer, result)
         if training.returncode:
             return training.returncode
         begin = time.monotonic()
@@ -39,7 +44,7 @@ def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
         result["evaluation_seconds"] = time.monotonic() - begin
         if code == 0:
             result["evaluation"] = json.loads((run / "evaluation.json").read_text())
-        write_atomically(answer, json.dumps(result, indent=1).encode())
+        write_json(answer, result)
         return code
 
 

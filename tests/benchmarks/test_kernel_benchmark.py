@@ -65,7 +65,7 @@ def test_a_contestant_that_fails_is_left_out(
     rows = list(kernels.compare("tiny", SHAPE, 3, 2, torch.float32, True, 1e9, torch.device("cpu")))
     assert {row.provider for row in rows} == {"triton"}
     assert "eager failed: no memory for this" in capsys.readouterr().err
-    assert "times_eager" not in kernels.summarise(rows)[0]
+    assert "times_eager" not in kernels.summarise(rows, {row.config: row.count for row in rows})[0]
 
 
 def test_the_summary_weights_by_bytes_and_uses() -> None:
@@ -81,11 +81,18 @@ def test_the_summary_weights_by_bytes_and_uses() -> None:
         row("a", 1, "eager", "forward", 100.0, 0.1),
         row("b", 3, "eager", "backward", 10.0, 0.1),
     ]
-    (summary,) = kernels.summarise(rows)
+    (summary,) = kernels.summarise(rows, {"c": 16})
+    assert summary["measured_uses"] == pytest.approx((1 + 3) / 16)
     assert summary["triton_forward_share"] == pytest.approx((1 * 10 * 0.9 + 3 * 20 * 0.5) / 70)
     assert summary["times_eager"] == pytest.approx((100 + 30) / (70 + 60))
     assert summary["eager_forward_share"] == pytest.approx(0.1)
     assert "times eager PyTorch" in kernels.format_summary(summary)
+
+
+def test_shapes_that_move_most_come_first() -> None:
+    norms = decoder_norms(load_config("configs/cifar10.yaml"))
+    moved = [count * shape.channels * shape.size**2 for shape, count in sorted(norms.items(), key=kernels.most_bytes)]
+    assert moved == sorted(moved, reverse=True)
 
 
 def test_the_shapes_of_the_cifar_decoder() -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from benchmarks.compare import compare, paired_ratio
+from benchmarks.gpu_suite import put_aside
 from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import PartResult, Record, json_schema, read_record, write_record
-from benchmarks.report import END, START, add, ledger, put_into_readme, write_report
-from benchmarks.suite.parts import Part
-from benchmarks.suite.run import LEAST_S, Budget, run_suite
+from benchmarks.report import END, START, add, ledger, put_into_readme, unmeasured, write_report
+from benchmarks.suite.parts import Options, Part, all_parts
+from benchmarks.suite.places import places_of
+from benchmarks.suite.run import LEAST_S, Budget, recover, run_suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +50,7 @@ def test_every_part_says_how_it_ended(tmp_path: Path) -> None:
         python(WRITE, "good"),
         python(f"{WRITE}; print('oh no'); sys.exit(3)", "bad"),
         python(f"{WRITE}; time.sleep(60)", "slow", limit_s=1.0),
-        python("answer.write_text('{')", "half"),
+        python("answer.write_text('{')", "half", limit_s=60.0),  # so that there is nothing to spare for the one before
         Part("absent", "absent", lambda answer: [], 9.0, missing="there is no GPU"),
     ]
     found = {part.name: part for part in run(tmp_path, parts).parts}
@@ -60,7 +62,7 @@ def test_every_part_says_how_it_ended(tmp_path: Path) -> None:
         "absent": "left out",
     }
     assert found["good"].result == found["bad"].result == found["slow"].result == {"figure": 7}
-    assert found["bad"].reason == "exit status 3"
+    assert found["bad"].reason == "exit status 3: oh no"
     assert "oh no" in found["bad"].log
     assert found["half"].result is None
     assert found["absent"].reason == "there is no GPU"
@@ -79,7 +81,11 @@ sys.path.insert(0, {root!r})
 from tests.benchmarks.test_suite import python, record, WRITE
 from benchmarks.suite.run import Budget, run_suite
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
-child = "import os; pathlib.Path(sys.argv[1]).with_name('pid').write_text(str(os.getpid())); time.sleep(60)"
+child = (
+    "import os, subprocess; "
+    "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
+    "pathlib.Path(sys.argv[1]).with_name('pid').write_text(f'{{os.getpid()}} {{own.pid}}.'); time.sleep(60)"
+)
 parts = [python(WRITE, "first"), python(WRITE + "; " + child, "second"), python(WRITE, "third")]
 run_suite(record(), parts, Budget(time.monotonic() + 60), Path({folder!r}) / "record.json", print)
 """
@@ -91,22 +97,126 @@ def test_an_interrupted_suite_leaves_what_it_had(tmp_path: Path, number: int) ->
         [sys.executable, "-c", INTERRUPTED.format(root=str(ROOT), folder=str(tmp_path))],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")])},
     )
-    pid = tmp_path / "pid"
-    while not pid.exists() or not pid.read_text():
+    pids = tmp_path / "pid"
+    while not pids.exists() or not pids.read_text().endswith("."):
         assert suite.poll() is None
         time.sleep(0.05)
     suite.send_signal(number)
     suite.wait(timeout=30)
-    found = {part.name: part for part in read_record(tmp_path / "record.json").parts}
+    found = {part.name: part for part in recover(tmp_path / "record.json", {}).parts}
     assert found["first"].status == "measured"
+    assert (found["second"].status, found["second"].result) == ("cut off", {"figure": 7})
+    assert ("killed" in found["second"].reason) == (number == signal.SIGKILL)
     assert found["third"].status == "not reached"
-    if number == signal.SIGTERM:
-        assert (found["second"].status, found["second"].result) == ("cut off", {"figure": 7})
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid.read_text()), 0)
-    else:
-        assert json.loads((tmp_path / "second.part.json").read_text()) == {"figure": 7}
-        os.kill(int(pid.read_text()), signal.SIGKILL)
+    # What it had started is gone with it, in whatever session.
+    for pid in pids.read_text().rstrip(".").split():
+        end = time.monotonic() + 10
+        while alive(int(pid)):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_part_may_have_what_others_cannot_use(tmp_path: Path) -> None:
+    told: list[str] = []
+    absent = Part("absent", "absent", lambda answer: [], 500.0, missing="there is no GPU")
+    parts = [python(WRITE, "first", limit_s=10.0), absent, python(WRITE, "last", limit_s=30.0)]
+    run_suite(record(), parts, Budget(100.0, lambda: 0.0), tmp_path / "record.json", told.append)
+    assert [line for line in told if "at most" in line] == ["first (at most 70 s)", "last (at most 100 s)"]
+
+
+def test_a_record_tells_nobodys_folders(tmp_path: Path) -> None:
+    part = python(f"{WRITE.replace('7', 'str(answer)')}; print('in', answer); sys.exit(1)")
+    path = tmp_path / "record.json"
+    places = {str(tmp_path): "DIR", sys.executable: "python", str(tmp_path.parent): "PARENT"}
+    run_suite(record(), [part], Budget(time.monotonic() + 60), path, lambda text: None, places=places)
+    assert str(tmp_path) not in path.read_text()
+    assert str(tmp_path.parent) not in path.read_text()
+    (found,) = read_record(path).parts
+    assert found.command.startswith("python -c")
+    assert found.log.strip() == "in DIR/part.part.json"
+    assert found.result == {"figure": "DIR/part.part.json"}
+    found_here = places_of(tmp_path, Path("/images"))
+    assert {found_here[str(tmp_path)], found_here["/images"], found_here[str(ROOT)]} == {"DIR", "DATA", "CHECKOUT"}
+
+
+def test_an_earlier_record_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    assert put_aside(path, {}) is None
+    for number in (1, 2):
+        write_record(path, record(f"machine{number}"))
+        assert put_aside(path, {}) == tmp_path / f"record-{number}.json"
+    path.write_text("no record")
+    assert put_aside(path, {}) == tmp_path / "record-3.json"
+    assert [read_record(tmp_path / f"record-{number}.json").machine for number in (1, 2)] == ["machine1", "machine2"]
+    assert (tmp_path / "record-3.json").read_text() == "no record"
+
+
+def test_the_command_reports_what_a_killed_suite_left(tmp_path: Path) -> None:
+    killed = with_ladder(9800.0, 10.0)
+    killed.parts[0] = replace(killed.parts[0], status="cut off", reason="the suite was killed", result=None)
+    write_record(tmp_path / "record.json", killed)
+    result = with_ladder(9800.0, 10.0).result("ladder_32")
+    (tmp_path / "ladder_32.part.json").write_text(json.dumps(result))
+    command = [sys.executable, "-m", "benchmarks.gpu_suite", "--out", str(tmp_path), "--report"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    text = (tmp_path / "report.md").read_text()
+    assert "| trainer | 9,800.0 |" in text
+    assert "- the ladder: cut off, the suite was killed" in text
+    assert "- ladder_32, rung compile: failed" in text
+    assert "- ladder_32, rung dali: not reached" in text
+    assert read_record(tmp_path / "record.json").result("ladder_32") == result
+    (tmp_path / "record.json").write_text("{")
+    refused = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "is not a benchmark record" in refused.stderr
+
+
+def test_a_result_that_no_section_understands_costs_that_section_alone(tmp_path: Path) -> None:
+    odd = with_ladder(9800.0, 10.0)
+    odd.parts.append(PartResult("kernels", "the kernels", "measured", result={"summary": [{"of": "another layout"}]}))
+    odd.parts.append(PartResult("scaling", "scaling", "measured", result={"measured": [1]}))
+    text = write_report([odd], tmp_path).read_text()
+    assert "The section on kernels cannot be shown: KeyError: 'config'" in text
+    assert "The section on scaling cannot be shown: TypeError" in text
+    assert "| trainer | 9,800.0 |" in text
+
+
+def test_a_training_is_shown_with_its_time_and_cost(tmp_path: Path) -> None:
+    one = record()
+    metrics = [
+        {"images_seen": 100, "loss": 0.5, "images_per_second": 9.0, "seconds": 11.0, "gpu_hours": 0.003},
+        {"images_seen": 200, "knn-dino/z": 0.4321, "knn-dino/pooled": 0.5, "seconds": 22.4},
+    ]
+    result = {
+        "config": "c.yaml",
+        "overrides": ["a=1"],
+        "metrics": metrics,
+        "training_seconds": 23.0,
+        "evaluation": None,
+    }
+    one.parts.append(PartResult("training", "training", "measured", result=result))
+    text = write_report([one], tmp_path).read_text()
+    assert "c.yaml with a=1: 200 images in 23 s with start-up. Cost: 0.0030 GPU hours, energy not counted" in text
+    assert "| 200 | 22 | 43.2 | 50.0 |" in text
+    metrics[0]["energy_kwh"] = 0.25
+    assert "0.250 kWh (NVML)" in write_report([one], tmp_path).read_text()
+
+
+def test_what_no_gpu_has_measured_is_listed() -> None:
+    titles = [part.title for part in all_parts(Options(True, None, ROOT))]
+    assert unmeasured([]) == ["## Not yet measured on any GPU", "", *(f"- {title}" for title in titles), ""]
+    some = with_ladder(9800.0, 10.0)
+    missing = [f"- {part.title}" for part in all_parts(Options(True, None, ROOT)) if part.name != "ladder_32"]
+    assert [line for line in unmeasured([some]) if line.startswith("- ")] == missing
+    assert unmeasured([with_ladder(1.0, 0.1, small=True)]) == unmeasured([])
 
 
 @pytest.mark.parametrize(
@@ -228,3 +338,20 @@ def test_a_record_of_some_parts_hides_no_other(tmp_path: Path) -> None:
 def test_the_readme_says_what_the_ledger_says() -> None:
     text = (ROOT / "README.md").read_text()
     assert put_into_readme(text, ledger()) == text, "run python -m benchmarks.report"
+    # And this would not be so if either were another.
+    edited = text.replace(START, f"{START}\n- NVIDIA H200: 12,345 images/s", 1)
+    assert put_into_readme(edited, ledger()) != edited
+    assert put_into_readme(text, [*ledger(), with_ladder(9800.0, 10.0)]) != text
+
+
+def test_the_results_say_what_the_ledger_says(tmp_path: Path) -> None:
+    records = ledger()
+    shown = write_report(records, tmp_path, pictures=False, last=unmeasured(records)).read_text()
+    written = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    pictures = [line for line in written.splitlines() if line.startswith("![")]
+    assert all((ROOT / "benchmarks" / line.partition("](")[2].rstrip(")")).is_file() for line in pictures)
+    assert without_pictures(written) == without_pictures(shown), "run python -m benchmarks.report"
+
+
+def without_pictures(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("![")]
