@@ -13,15 +13,15 @@ REQUIRED = {
     "tensorboard": "tensorboard",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
-    "skimage": "scikit-image",
     "tqdm": "tqdm",
 }
-"""Module -> distribution: those that the trainer itself needs everywhere."""
+"""Module -> distribution: those that training and every benchmark import."""
 OPTIONAL = {
     "triton": ("triton", "the fused kernels and torch.compile"),
     "nvidia.dali": ("nvidia-dali-cuda130", "the DALI loaders"),
     "pytest": ("pytest", "the GPU tests"),
     "matplotlib": ("matplotlib", "pictures"),
+    "skimage": ("scikit-image", "SSIM of reconstructions"),
     "pynvml": ("nvidia-ml-py", "energy"),
 }
 """Module -> distribution, and what is left out without it."""

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_lists_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[><=; ]", line)[0] for line in project["dependencies"]}
-    assert needed == set(REQUIRED.values()) | {OPTIONAL[module][0] for module in ("triton", "nvidia.dali")}
+    assert needed == set(REQUIRED.values()) | {OPTIONAL[module][0] for module in ("triton", "nvidia.dali", "skimage")}
 
 
 def test_everything_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
