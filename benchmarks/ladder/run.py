@@ -58,12 +58,13 @@ def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: Non
     }
     result.pop("status")
     rows: list[dict[str, Any]] = result["rungs"]
+    order = [rung.name for rung in plan.rungs]
     for rung in by_value(plan.rungs):
         row = {"name": rung.name, "changes": rung.changes, **_measured(plan, rung, config)}
         if row["status"] == "measured":
             _derive(row, gflop, result.get("ceiling"), rows)
         rows.append(row)
-        rows.sort(key=lambda one: [rung.name for rung in plan.rungs].index(one["name"]))
+        rows.sort(key=lambda one: order.index(one["name"]))
         result["targets"] = judge(result, config)
         if plan.json:
             write_json(plan.json, result)
