@@ -2,9 +2,9 @@
 
 An encoder with its initial weights and random images in memory, as many as are asked for:
 encoding  images a second through each way that `evaluation.encoder_precision` and `compile_encoder` offer.
+protocols seconds of `evaluation.protocols`, with --all also of all there are, each set in one go as `evaluate` runs it.
 reference the linear probe as the reference implementation trains it (one worker with Pillow, batches of 128, the
           encoder in eager fp32) and as `linear-reference` does, in images a second of a pass over the training images.
-protocols seconds of `evaluation.protocols`, with --all also of all there are, each set in one go as `evaluate` runs it.
 
 The result is written after each of the three, so that one that is cut off leaves what it had.
 """
@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -28,18 +28,17 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.worker_loader import open_image
+from benchmarks.ladder.worker_loader import augmentations, open_image
 from benchmarks.machine import describe_machine
 from soda_fast.build import build_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import Dataset
 from soda_fast.data.image_set import ArrayImages, ImageSet
-from soda_fast.encoding import as_configured
+from soda_fast.encoding import as_configured, frozen
 from soda_fast.evaluation.linear_recipe import REFERENCE
 from soda_fast.evaluation.numerics import l2_normalize
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures
-from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.probing import Prober, encode_features
 from soda_fast.train import resolve
@@ -47,6 +46,7 @@ from soda_fast.train import resolve
 Precision = Literal["fp32", "bf16"]
 VERSION = 1  # of the figures' layout
 CLASSES = 10
+LEAST_TRAIN = 220  # images: knn-lightly asks for the 200 nearest
 _REFERENCE_BATCH = 128
 
 
@@ -63,9 +63,7 @@ class Bench:
         self.dataset = random_images(config.data.source_size, train, test)
         self.config = resolve(config, self.dataset)
         self.processes, self.rounds = processes, rounds
-        model = build_model(self.config).eval().requires_grad_(False).to(processes.device)
-        on_gpu = processes.device.type == "cuda"
-        self.model: SODA = model.to(memory_format=torch.channels_last) if on_gpu else model
+        self.model = frozen(build_model(self.config), processes.device)
 
     def provider(self, precision: Precision = "fp32", compiled: bool = False) -> CachedFeatures:
         """Features as `evaluate` has them, nothing kept yet."""
@@ -140,14 +138,16 @@ def _reference_rates(bench: Bench, batches: int) -> list[float]:
     device, width = bench.processes.device, bench.config.model.encoder.z_dim
     views = _PillowViews(bench.config, bench.dataset)
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-        views, _REFERENCE_BATCH, shuffle=True, num_workers=1, pin_memory=device.type == "cuda"
+        views, _REFERENCE_BATCH, shuffle=True, num_workers=1, pin_memory=device.type == "cuda", drop_last=True
     )
+    # As it is built: eager, and contiguous on a GPU too.
+    encoder = build_model(bench.config).encoder.eval().requires_grad_(False).to(device)
     head = nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), nn.Linear(width, CLASSES)).to(device)
     optimizer = torch.optim.Adam(head.parameters(), 1e-3)
 
     def step(images: Tensor, labels: Tensor) -> None:
         with torch.no_grad():
-            z = l2_normalize(bench.model.encode(images.to(device)))
+            z = l2_normalize(encoder(images.to(device)))
         loss = F.cross_entropy(head(z), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -164,27 +164,21 @@ def _reference_rates(bench: Bench, batches: int) -> list[float]:
     return rates
 
 
-def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Any:
-    """Whole batches, pass after pass."""
+def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Pass after pass."""
     while True:
-        for images, labels in loader:
-            if len(images) == _REFERENCE_BATCH:
-                yield images, labels
+        yield from loader
 
 
 class _PillowViews(TorchDataset[tuple[Tensor, int]]):
     """The reference's random view for probes: crop and flip, by torchvision on Pillow images."""
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
-        view, size = config.evaluation.view, config.data.source_size
-        crop = [
-            transforms.RandomResizedCrop(size, view.crop_scale, view.crop_ratio),
-            transforms.RandomHorizontalFlip(view.flip_probability),
-        ]
+        view, size = config.evaluation.view.as_view(), config.data.source_size
         self.images: ImageSet = dataset.train
         self.transform = transforms.Compose(
             [
-                transforms.RandomApply(crop, view.crop_flip_probability),
+                *augmentations(view, size, self.images),
                 transforms.ToTensor(),
                 transforms.Normalize(dataset.mean, dataset.std),
             ]
@@ -222,8 +216,8 @@ def benchmark(bench: Bench, batches: int, everything: bool, keep: Callable[[dict
     }
     parts: dict[str, Callable[[], dict[str, list[float]]]] = {
         "encoding": lambda: measure_encoding(bench),
-        "reference": lambda: measure_reference(bench, batches),
         "protocols": lambda: measure_protocols(bench, everything),
+        "reference": lambda: measure_reference(bench, batches),
     }
     for name, measure in parts.items():
         result[name] = measure()
@@ -259,9 +253,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="time all protocols together too; hours on a CPU")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_intermixed_args(arguments)
-    least = max(_REFERENCE_BATCH, 220)  # lightly's k-NN has k = 200, and a tenth of the images is set aside
-    if options.train < least or min(options.test, options.batches, options.rounds) < 1:
-        parser.error(f"--train must be at least {least}, --test, --batches and --rounds at least 1")
+    if options.train < LEAST_TRAIN or min(options.test, options.batches, options.rounds) < 1:
+        parser.error(f"--train must be at least {LEAST_TRAIN}, --test, --batches and --rounds at least 1")
 
     def keep(result: dict[str, Any]) -> None:
         if options.json:

@@ -1,14 +1,22 @@
 """A frozen encoder as it is called again and again: in the precision that is asked for, compiled for one batch size."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from soda_fast.config.schema import EvaluationConfig
 
 Encode = Callable[[Tensor], Mapping[str, Tensor]]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen(model: Module, device: torch.device) -> Module:
+    """The model on the device, in eval mode and without gradients; on a GPU in channels_last, as its views are."""
+    model = model.eval().requires_grad_(False).to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
 
 def as_configured(encode: Encode, evaluation: EvaluationConfig, device: torch.device) -> Encode:

@@ -16,7 +16,7 @@ from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import fingerprint
 from soda_fast.data.unreadable import tell_replaced
 from soda_fast.encoders import RUN, build_encoder, encode_module
-from soda_fast.encoding import Encode, as_configured
+from soda_fast.encoding import Encode, as_configured, frozen
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures
@@ -70,9 +70,9 @@ def evaluate(
         ValueError: no run, no whole checkpoint, a data set without a test split, or nothing to draw with.
     """
     model, config, checkpoint = load_run(run, overrides)
-    encoders: dict[str, Callable[[Processes], Encode]] = {"trained": lambda p: encode_features(_frozen(model, p))}
+    encoders: dict[str, Callable[[Processes], Encode]] = {"trained": lambda p: encode_features(frozen(model, p.device))}
     if "untrained" in baselines:
-        encoders["untrained"] = lambda p: encode_features(_frozen(build_model(config), p))
+        encoders["untrained"] = lambda p: encode_features(frozen(build_model(config), p.device))
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
     seen = read_manifest(checkpoint)["images_seen"]
@@ -161,7 +161,7 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
                     write_report(origin.report, subject, results, measured)
             made = None
             if origin.model is not None and first is provider:
-                studio = Studio(_frozen(origin.model, processes), dataset, config, processes)
+                studio = Studio(frozen(origin.model, processes.device), dataset, config, processes)
                 made = MadeImages(studio, origin.made_by)
             asked = [one for one in measures if not (one == "dci" and name == "pixels")]
             measured[name] = measure(asked, encode, config, dataset, processes, made)
@@ -225,11 +225,6 @@ def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.de
 
 def _seeds(config: Config) -> tuple[int, ...]:
     return tuple(range(config.run.seed, config.run.seed + config.evaluation.seeds))
-
-
-def _frozen(model: SODA, processes: Processes) -> SODA:
-    layout = torch.channels_last if processes.device.type == "cuda" else torch.preserve_format
-    return model.eval().requires_grad_(False).to(processes.device).to(memory_format=layout)
 
 
 def _describe(device: torch.device) -> str:

@@ -25,14 +25,14 @@ class SourceTargetImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.images = dataset.train
         self.source = transforms.Compose(
             [
-                *_augmentations(data.source, data.source_size, self.images),
+                *augmentations(data.source, data.source_size, self.images),
                 transforms.ToTensor(),
                 transforms.Normalize(dataset.mean, dataset.std),
                 transforms.Lambda(_Noise(data.source_noise)),
             ]
         )
         self.target = transforms.Compose(
-            [*_augmentations(data.target, data.target_size, self.images), transforms.ToTensor()]
+            [*augmentations(data.target, data.target_size, self.images), transforms.ToTensor()]
         )
 
     def __len__(self) -> int:
@@ -52,7 +52,8 @@ class _Noise:
         return view + self.deviation * torch.randn_like(view)
 
 
-def _augmentations(view: ViewConfig, size: int, images: ImageSet) -> list[object]:
+def augmentations(view: ViewConfig, size: int, images: ImageSet) -> list[object]:
+    """The reference's transforms of a Pillow image: random crop and flip, the right size, RandAugment."""
     crop = [
         transforms.RandomResizedCrop(size, view.crop_scale, view.crop_ratio),
         transforms.RandomHorizontalFlip(view.flip_probability),
