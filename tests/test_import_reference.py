@@ -1,6 +1,7 @@
 """Checkpoints of the reference implementation become runs; the Python API reproduces its golden numbers from them."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,81 +41,93 @@ def write(folder: Path, case: GoldenCase, checkpoint: dict[str, Any], **changes:
     return folder / "model.pth", folder / "reference.yaml"
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run that the reference's checkpoint of each case becomes. Tests that change files take a copy."""
+    runs = {}
+    for name in CASES:
+        folder, case = tmp_path_factory.mktemp(name), load_case(name)
+        checkpoint, config = write(folder, case, reference_file(case))
+        assert main(["import", str(checkpoint), "--config", str(config), str(folder / "run")]) == 0
+        runs[name] = folder / "run"
+    return runs
+
+
+@pytest.fixture(scope="module")
+def exported(imported: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What `export` makes of these runs."""
+    folders = {name: tmp_path_factory.mktemp("exported") / "out" for name in CASES}
+    for name, folder in folders.items():
+        assert main(["export", str(imported[name]), str(folder)]) == 0
+    return folders
+
+
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("ema", "prefix"), [(True, "module."), (False, "module."), (False, "")])
-def test_golden_numbers_through_import_and_load(tmp_path: Path, name: str, ema: bool, prefix: str) -> None:
-    case = load_case(name)
-    checkpoint, config = write(tmp_path, case, reference_file(case, ema, prefix))
-    assert main(["import", str(checkpoint), "--config", str(config), str(tmp_path / "run")]) == 0
-    model = soda_fast.load(tmp_path / "run")
-    a = case.arrays
+def test_golden_numbers_through_import_and_load(imported: dict[str, Path], name: str) -> None:
+    model, a = soda_fast.load(imported[name]), load_case(name).arrays
     torch.testing.assert_close(model.encode(a["source"]), a["z"], **FORWARD)
     torch.testing.assert_close(model.denoise(a["x_t"], a["t"], a["z"], a["drop_mask"]), a["eps"], **FORWARD)
     images = model.sample(a["z"], steps=10, guidance=0.3, x_T=a["x_T"])
     torch.testing.assert_close(images, a["ddim_10_w03"], **FORWARD)
 
 
-def test_export_keeps_the_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_weights_that_were_not_averaged(tmp_path: Path, imported: dict[str, Path], prefix: str) -> None:
+    """A checkpoint without EMA, of one process or of several, becomes the same model."""
     case = load_case(CASES[0])
-    checkpoint, config = write(tmp_path, case, reference_file(case))
-    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
-    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "config.json",
-        "encoder.safetensors",
-        "model.safetensors",
-    ]
-    a = case.arrays
-    torch.testing.assert_close(soda_fast.load(tmp_path / "out").encode(a["source"]), a["z"], **FORWARD)
-    encoder, preprocess = soda_fast.load_encoder(tmp_path / "out")
+    checkpoint, config = write(tmp_path, case, reference_file(case, ema=False, prefix=prefix))
+    assert main(["import", str(checkpoint), "--config", str(config), str(tmp_path / "run")]) == 0
+    found = soda_fast.load(tmp_path / "run").state_dict()
+    expected = soda_fast.load(imported[CASES[0]]).state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_export_keeps_the_numbers(exported: dict[str, Path]) -> None:
+    out, a = exported[CASES[0]], load_case(CASES[0]).arrays
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "encoder.safetensors", "model.safetensors"]
+    torch.testing.assert_close(soda_fast.load(out).encode(a["source"]), a["z"], **FORWARD)
+    encoder, preprocess = soda_fast.load_encoder(out)
     torch.testing.assert_close(encoder(a["source"]), a["z"], **FORWARD)
 
     from PIL import Image
 
     pixels = preprocess(Image.new("L", (50, 40), 128))
     assert pixels.shape == (3, 32, 32)
-    described = json.loads((tmp_path / "out" / "config.json").read_text())["preprocess"]
+    described = json.loads((out / "config.json").read_text())["preprocess"]
     expected = (128 / 255 - torch.tensor(described["mean"])) / torch.tensor(described["std"])
     torch.testing.assert_close(pixels[:, 3, 4], expected)
 
 
-def test_encoder_is_torchvisions(tmp_path: Path) -> None:
+def test_encoder_is_torchvisions(exported: dict[str, Path]) -> None:
     """The exported encoder loads strictly into torchvision's ResNet-18 with a 7x7 stem."""
     from safetensors.torch import load_file
     from torchvision.models import resnet18
 
-    case = load_case(CASES[1])
-    checkpoint, config = write(tmp_path, case, reference_file(case))
-    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
-    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    a = load_case(CASES[1]).arrays
     resnet = resnet18(num_classes=16)
-    resnet.load_state_dict(load_file(tmp_path / "out" / "encoder.safetensors"))
-    torch.testing.assert_close(resnet.eval()(case.arrays["source"]), case.arrays["z"], **FORWARD)
+    resnet.load_state_dict(load_file(exported[CASES[1]] / "encoder.safetensors"))
+    torch.testing.assert_close(resnet.eval()(a["source"]), a["z"], **FORWARD)
 
 
-def test_a_small_stem_needs_two_changes_in_torchvision(tmp_path: Path) -> None:
+def test_a_small_stem_needs_two_changes_in_torchvision(exported: dict[str, Path]) -> None:
     """config.json says which."""
     from safetensors.torch import load_file
     from torchvision.models import resnet18
 
-    case = load_case(CASES[0])
-    checkpoint, config = write(tmp_path, case, reference_file(case))
-    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
-    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
-    told = json.loads((tmp_path / "out" / "config.json").read_text())["torchvision"]
+    out, a = exported[CASES[0]], load_case(CASES[0]).arrays
+    told = json.loads((out / "config.json").read_text())["torchvision"]
     assert told["model"] == "resnet18"
     resnet = resnet18(num_classes=told["num_classes"])
     for name, code in told["replace"].items():
         setattr(resnet, name, eval(code, vars(torch.nn)))
-    resnet.load_state_dict(load_file(tmp_path / "out" / "encoder.safetensors"))
-    torch.testing.assert_close(resnet.eval()(case.arrays["source"]), case.arrays["z"], **FORWARD)
+    resnet.load_state_dict(load_file(out / "encoder.safetensors"))
+    torch.testing.assert_close(resnet.eval()(a["source"]), a["z"], **FORWARD)
 
 
-def test_an_exported_file_that_does_not_fit(tmp_path: Path) -> None:
-    case = load_case(CASES[0])
-    checkpoint, config = write(tmp_path, case, reference_file(case))
-    import_reference(checkpoint, config, RunDirectory(tmp_path / "run"))
-    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+def test_an_exported_file_that_does_not_fit(tmp_path: Path, exported: dict[str, Path]) -> None:
+    shutil.copytree(exported[CASES[0]], tmp_path / "out")
     file = tmp_path / "out" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(ValueError, match=r"model\.safetensors is not the file that was exported"):
