@@ -1,15 +1,13 @@
 """Features of a data set from one and from several processes, each sample exactly once."""
 
-import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from spawn import run_in_processes
 from torch import Tensor
 
 from soda_fast.evaluation.features import extract_features, own_count, padded_share
@@ -106,10 +104,10 @@ def test_mistakes_are_named(
         extract_features(some_encode, batches, NUM_SAMPLES)
 
 
-def work(rank: int, world: int, port: int, folder: Path) -> None:
+def work() -> dict[str, Any]:
     """One process: a good extraction, one with fewer samples than processes, one with a sample missing."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
     calls = []
 
     def counted(images: Tensor) -> dict[str, Tensor]:
@@ -125,19 +123,13 @@ def work(rank: int, world: int, port: int, folder: Path) -> None:
         extract_features(encode, damaged, NUM_SAMPLES)
     except RuntimeError as error:
         message = str(error)
-    torch.save(
-        {"features": features, "kept": kept, "few": few, "calls": calls, "message": message}, folder / f"{rank}.pt"
-    )
     dist.destroy_process_group()
+    return {"features": features, "kept": kept, "few": few, "calls": calls, "message": message}
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_several_processes(world: int, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(world, port, tmp_path), nprocs=world)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+def test_several_processes(world: int) -> None:
+    results = run_in_processes(work, world)
     for result in results:
         assert torch.equal(result["features"]["pixels"], IMAGES.flatten(1))
         assert torch.equal(result["features"]["z"], IMAGES.flatten(1)[:, :5].bfloat16().float())

@@ -1,16 +1,15 @@
 """Raw pixels of real images land where others found them, and protocols give the same on 1, 2 and 3 processes."""
 
-import socket
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from sklearn.datasets import load_digits
+from spawn import run_in_processes
 from torch import Tensor
 
-from soda_fast.evaluation import CachedFeatures, Result, extract_features, knn_accuracy, padded_share, run_protocols
+from soda_fast.evaluation import CachedFeatures, extract_features, knn_accuracy, padded_share, run_protocols
 from soda_fast.evaluation.logistic import fit_logistic, logistic_accuracies
 
 PIXELS, LABELS = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
@@ -33,9 +32,9 @@ def extracted(start: int, stop: int, rank: int, world: int) -> dict[str, Tensor]
     )
 
 
-def work(rank: int, world: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+def work() -> list[dict[str, Any]]:
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
     train, test = extracted(0, 400, rank, world), extracted(400, 601, rank, world)
     provider = CachedFeatures(
         encode_clean=lambda split: train if split == "train" else test,
@@ -44,17 +43,12 @@ def work(rank: int, world: int, port: int, folder: Path) -> None:
         descriptions={"reference": "none", "standard": "none"},
     )
     names = ("knn-dino", "knn-lightly", "knn-reference", "linear-reference", "linear-mae")
-    torch.save([vars(result) for result in run_protocols(names, provider, 10, (0, 1))], folder / f"{world}-{rank}.pt")
+    results = [vars(result) for result in run_protocols(names, provider, 10, (0, 1))]
     dist.destroy_process_group()
+    return results
 
 
-def test_one_two_and_three_processes_give_the_same(tmp_path: Path) -> None:
-    found: list[list[Result]] = []
-    for world in (1, 2, 3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        mp.spawn(work, args=(world, port, tmp_path), nprocs=world)
-        found += [torch.load(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
+def test_one_two_and_three_processes_give_the_same() -> None:
+    found = [results for world in (1, 2, 3) for results in run_in_processes(work, world)]
     assert len(found) == 6
     assert all(results == found[0] for results in found)
