@@ -128,7 +128,8 @@ class SamplingConfig:
     """Weight w of classifier-free guidance: (1 + w) with z - w without. Or one for each section of z, the finest
     resolution's first: a section with a larger weight shapes the image more."""
     solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
-    """dpm-solver++: of second order (arXiv 2211.01095). ddim: as the reference implementation, on its schedule, which
-    needs five times the steps and leaves the noise of its first beta (much of it on the inverted schedule)."""
+    """dpm-solver++: of second order (arXiv 2211.01095), ending with the decoder's x_0 at the first timestep. ddim: as
+    the reference implementation, on its schedule, which needs five times the steps and leaves the noise of its first
+    beta (much of it on the inverted schedule)."""
     eta: Probability = 0.0
     """Share of fresh noise in each step of ddim. 0: the image is a function of z and the starting noise."""

@@ -38,6 +38,11 @@ def ddim_sample(
 ) -> Tensor:
     """Images from z, as the reference implementation makes them; deterministic in the starting noise if eta = 0.
 
+    With `sampling_alphabar` the result still has the noise of its first level: it is distributed as
+    sqrt(alphabar[0]) x_0 + sqrt(1 - alphabar[0]) noise, the more exactly the more steps. Of the linear schedule that is
+    1e-4 of the variance, of the inverted one 0.02, a deviation of 18 grey levels. With `training_alphabar`, whose
+    alphabar[0] is 1, the end is that of `dpm_solver_sample`.
+
     Args:
         denoise: the model.
         alphabar: (T + 1,) float32, of `NoiseSchedule.sampling_alphabar`.
@@ -52,7 +57,7 @@ def ddim_sample(
         rows: (N,) int64, the samples' numbers; None: 0, 1, ...
 
     Returns:
-        (N, 3, S, S) float32, images in [0, 1] but for the noise of alphabar[0], which can pass the ends by 0.02.
+        (N, 3, S, S) float32, images in [0, 1] but for the noise of alphabar[0], which can pass the ends.
 
     Raises:
         ValueError: steps outside 1..T.
@@ -86,8 +91,14 @@ def dpm_solver_sample(
     """Images from z by DPM-Solver++ of second order, with several steps (2M, algorithm 2); deterministic in x_T.
 
     Time steps are equal in sqrt(t) from T to 1 (as DDIM's for CIFAR-10, appendix D.2): equal in t, the last ones are
-    too long for the second order. The first is of first order; the result is the model's x_0 at t = 1 itself, so that
-    no noise is left.
+    too long for the second order. The first is of first order.
+
+    x at t = 1 is distributed as sqrt(alphabar[1]) x_0 + sqrt(1 - alphabar[1]) noise, the more exactly the more steps. No
+    network has seen less noise than that, so there is nothing more to solve: the result is the model's x_0 at t = 1,
+    E[x_0 | x_1]. Of a Gaussian that is a Gaussian of the same mean; of a direction's variance s^2 it keeps the share
+    s^2 / (s^2 + u), u = (1 - alphabar[1]) / alphabar[1]. u is 1e-4 for the linear schedule, 4e-5 for cosine: nothing is
+    lost. It is 0.02 for the inverted one with T = 1000, which smooths away what varies by less than 18 grey levels, and
+    falls as 1 / sqrt(T).
 
     Args:
         alphabar: (T + 1,) float32, of `NoiseSchedule.training_alphabar`.

@@ -39,17 +39,82 @@ def moments(images: Tensor) -> tuple[float, float]:
     return x_0.mean().item(), x_0.std().item()
 
 
+def of_unit_moments(x: Tensor) -> Tensor:
+    """Noise whose mean is 0 and whose deviation is 1, so that what is found of images is the solver's doing alone."""
+    return ((x - x.mean()) / x.std()).float()
+
+
+def flow_of_gaussian(alphabar: Tensor, x: Tensor, start: int, end: int) -> Tensor:
+    """Where the probability flow takes x at `start` by `end`, float64: for a Gaussian it only moves and scales."""
+    a = alphabar.double()
+    scale = torch.sqrt(a * DEVIATION**2 + 1 - a)
+    return a[end].sqrt() * MEAN + scale[end] / scale[start] * (x.double() - a[start].sqrt() * MEAN)
+
+
+def exact_end(alphabar: Tensor) -> Tensor:
+    """Where the solver must end from `start`: E[x_0 | x_1] of the flow's x_1, as images."""
+    x_1 = flow_of_gaussian(alphabar, start(), len(alphabar) - 1, 1)
+    a = alphabar[1].double()
+    x_0 = MEAN + a.sqrt() * DEVIATION**2 / (a * DEVIATION**2 + 1 - a) * (x_1 - a.sqrt() * MEAN)
+    return (x_0 + 1) / 2
+
+
+def kept_share(alphabar: Tensor) -> float:
+    """Of the deviation of x_0, that of E[x_0 | x_1]."""
+    u = (1 - alphabar[1].double()) / alphabar[1].double()
+    return float((DEVIATION**2 / (DEVIATION**2 + u)).sqrt())
+
+
 @pytest.mark.parametrize("prediction", ["noise", "x_0", "v"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "inverted"])
-def test_the_solver_gives_the_gaussian_back(schedule: str, prediction: str) -> None:
+def test_the_solver_gives_the_gaussian_that_is_certain_at_the_first_timestep(schedule: str, prediction: str) -> None:
     alphabar = NoiseSchedule(schedule, 1000).training_alphabar()
-    images = dpm_solver_sample(perfect(alphabar, prediction), alphabar, Z, start(), 50, 0.0, prediction)
-    mean, deviation = moments(images)
-    assert mean == pytest.approx(MEAN, abs=0.005)
-    # What is certain of x_0 at t = 1, where the sampler ends: a little less than all of it.
-    signal = alphabar[1].item()
-    certain = math.sqrt(signal) * DEVIATION / math.sqrt(signal * DEVIATION**2 + 1 - signal)
-    assert deviation == pytest.approx(DEVIATION * certain, rel=0.02)
+    errors = []
+    for steps in (20, 50, 200):
+        images = dpm_solver_sample(
+            perfect(alphabar, prediction), alphabar, Z, of_unit_moments(start()), steps, 0.0, prediction
+        )
+        mean, deviation = moments(images)
+        errors.append(abs(deviation / (kept_share(alphabar) * DEVIATION) - 1))
+    assert errors[2] < errors[1] < errors[0] < 0.08
+    assert errors[2] < 0.003
+    assert mean == pytest.approx(MEAN, abs=0.001)
+
+
+def test_only_the_first_noise_level_keeps_the_gaussian_from_coming_back_whole() -> None:
+    """All of it does on linear and cosine; on the inverted schedule the more, the more timesteps the network knows."""
+    missing = {}
+    schedules = [("linear", 1000), ("cosine", 1000), ("inverted", 1000), ("inverted", 10_000)]
+    for name, total in schedules:
+        alphabar = NoiseSchedule(name, total).training_alphabar()
+        images = dpm_solver_sample(perfect(alphabar, "x_0"), alphabar, Z, of_unit_moments(start()), 200, 0.0, "x_0")
+        assert moments(images)[1] == pytest.approx(kept_share(alphabar) * DEVIATION, rel=0.004)
+        missing[name, total] = 1 / kept_share(alphabar) ** 2 - 1
+    assert missing["linear", 1000] < 0.005
+    assert missing["cosine", 1000] < 0.002
+    # As 1 / sqrt(T): ten times the timesteps, 3.2 times less.
+    assert missing["inverted", 1000] / missing["inverted", 10_000] == pytest.approx(math.sqrt(10), rel=0.05)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "inverted"])
+def test_ddim_ends_at_the_noise_level_of_its_schedule(schedule: str) -> None:
+    """The first level's noise is left, and the more steps, the more exactly the Gaussian with that noise."""
+    alphabar = NoiseSchedule(schedule, 1000).sampling_alphabar()
+    denoise, errors = perfect(alphabar, "noise"), []
+    for steps in (20, 100, 1000):
+        found = 2 * ddim_sample(denoise, alphabar, Z, start(), steps, 0.0).double() - 1
+        exact = flow_of_gaussian(alphabar, start(), sampling_times(1000, steps)[0], 0)
+        errors.append((found - exact).abs().mean().item() / DEVIATION)
+    assert errors[2] < errors[1] / 3 < errors[0] / 6
+    assert errors[2] < 0.01
+    a = alphabar[0].double()
+    assert exact.std().item() == pytest.approx(float((a * DEVIATION**2 + 1 - a).sqrt()), rel=0.02)
+
+
+def test_ddim_on_the_training_schedule_ends_as_the_solver_does() -> None:
+    alphabar = NoiseSchedule("inverted", 1000).training_alphabar()
+    images = ddim_sample(perfect(alphabar, "noise"), alphabar, Z, start(), 1000, 0.0)
+    assert (images.double() - exact_end(alphabar)).abs().mean().item() * 2 < 0.02 * DEVIATION
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -84,15 +149,6 @@ def test_a_step_of_ddim_is_its_equation() -> None:
         fresh = counter_rng.normal(5, f"ddim/{t}", torch.arange(2), (3, SIZE, SIZE)).double()
         x = a[s].sqrt() * x_0 + (1 - a[s] - sigma**2).sqrt() * noise + sigma * fresh
     torch.testing.assert_close(found.double(), (x + 1) / 2, atol=2e-6, rtol=1e-5)
-
-
-def exact_end(alphabar: Tensor) -> Tensor:
-    """Where the probability flow from `start` ends, in closed form: for a Gaussian it only moves and scales."""
-    a = alphabar.double()
-    scale = torch.sqrt(a * DEVIATION**2 + 1 - a)
-    x_1 = a[1].sqrt() * MEAN + scale[1] / scale[-1] * (start().double() - a[-1].sqrt() * MEAN)
-    x_0 = MEAN + a[1].sqrt() * DEVIATION**2 / scale[1] ** 2 * (x_1 - a[1].sqrt() * MEAN)
-    return (x_0 + 1) / 2
 
 
 def test_the_solver_is_of_second_order() -> None:
