@@ -82,6 +82,8 @@ def _dry_run(config: Config, options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     if options.url and not options.download:
         raise ValueError("--url is where --download fetches from; give both")
+    if options.check and options.held_out_objects:
+        raise ValueError("--held-out-objects says what a store is made of; leave it out with --check")
     from soda_fast.prepare.run import check, prepare
 
     if options.check:
@@ -95,6 +97,7 @@ def _prepare(options: argparse.Namespace) -> None:
         url=options.url,
         part=options.part,
         processes=options.processes,
+        held_out_objects=options.held_out_objects,
     )
 
 
@@ -269,6 +272,13 @@ def _add_prepare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     prepare.add_argument("--download", action="store_true", help="fetch the official archive into DIR first")
     prepare.add_argument("--url", help="with --download: another address of the same archive, as of a mirror")
     prepare.add_argument("--part", action="store_true", help="accept a part of the official data set")
+    prepare.add_argument(
+        "--held-out-objects",
+        metavar="N",
+        type=int,
+        default=0,
+        help="coil100: the test split is N whole objects, evenly over all (0: every fourth view of every object)",
+    )
     prepare.add_argument("--processes", metavar="N", type=int, help="worker processes (the cores)")
     prepare.add_argument(
         "--check", action="store_true", help="decode every image, name all that cannot be, and write nothing"

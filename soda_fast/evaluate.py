@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from soda_fast.build import build_model
@@ -137,6 +138,11 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
             "add class folders under test/ or val/"
         )
     accuracies = [name for name in config.evaluation.protocols if name in PROTOCOLS]
+    if accuracies and not np.isin(dataset.test.labels, dataset.train.labels).any():
+        raise ValueError(
+            f"evaluation.protocols has {accuracies[0]}, but no class of the test split is in the train split of "
+            f"{config.data.root}, as where whole objects are held out; give --protocols reconstruction frechet"
+        )
     measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
     results: dict[str, list[Result]] = {}
     measured: dict[str, list[Measurement]] = {}

@@ -93,8 +93,8 @@ def dpm_solver_sample(
     Time steps are equal in sqrt(t) from T to 1 (as DDIM's for CIFAR-10, appendix D.2): equal in t, the last ones are
     too long for the second order. The first is of first order.
 
-    x at t = 1 is distributed as sqrt(alphabar[1]) x_0 + sqrt(1 - alphabar[1]) noise, the more exactly the more steps. No
-    network has seen less noise than that, so there is nothing more to solve: the result is the model's x_0 at t = 1,
+    x at t = 1 is distributed as sqrt(alphabar[1]) x_0 + sqrt(1 - alphabar[1]) noise, the more exactly the more steps.
+    No network has seen less noise than that, so there is nothing more to solve: the result is the model's x_0 at t = 1,
     E[x_0 | x_1]. Of a Gaussian that is a Gaussian of the same mean; of a direction's variance s^2 it keeps the share
     s^2 / (s^2 + u), u = (1 - alphabar[1]) / alphabar[1]. u is 1e-4 for the linear schedule, 4e-5 for cosine: nothing is
     lost. It is 0.02 for the inverted one with T = 1000, which smooths away what varies by less than 18 grey levels, and

@@ -1,6 +1,7 @@
 """COIL-100 (Nene, Nayar and Murase, 1996): 100 objects on a turntable, one view every 5 degrees, objN__A.png.
 
-The test split is every fourth view, at 10, 30, 50, ... degrees: 18 of each object's 72.
+The test split is every fourth view, at 10, 30, 50, ... degrees: 18 of each object's 72. Or it is whole objects,
+with all their views, of which training sees none.
 
 The angle is all that is known of the camera. It is taken to go around the object's axis (z, upwards), level with it, at
 distance 1 and with an angle of view of 30 degrees: whatever they are, rays of two views differ by the turn alone. The
@@ -10,7 +11,7 @@ set does not say which way the table turned; here angles grow counter-clockwise,
 import math
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -25,15 +26,18 @@ _FOV_DEGREES = 30.0
 _NAME = re.compile(r"obj(\d{1,4})__(\d{1,3})\.png")
 
 
-def coil_contents(source: str, entries: Sequence[Entry]) -> Contents:
+def coil_contents(source: str, entries: Sequence[Entry], held_out_objects: int = 0) -> Contents:
     """Objects as classes, in the order of their numbers, views in the order of their angles; and poses.
 
     Args:
         source: what to call the archive or folder.
         entries: any files; those that are not named as COIL's images are left out.
+        held_out_objects: how many whole objects are the test split, evenly over all: of 30 in order, 5 are the 6th, the
+            12th, .. the 30th. 0: views of every object are.
 
     Raises:
-        ValueError: no images, an angle that is not a multiple of 5 below 360, or a view that comes twice.
+        ValueError: no images, an angle that is not a multiple of 5 below 360, or a view that comes twice; or as many
+            objects are to be held out as there are.
     """
     views: dict[tuple[int, int], Entry] = {}
     for entry in entries:
@@ -49,8 +53,12 @@ def coil_contents(source: str, entries: Sequence[Entry]) -> Contents:
     if not views:
         raise ValueError(f"{source}: holds no objN__A.png; give coil-100.zip, or the folder that it was unpacked to")
     numbers = sorted({number for number, _ in views})
+    objects = _spread(numbers, held_out_objects, source)
     labelled = [
-        (angle in HELD_OUT, views[number, angle]._replace(label=numbers.index(number)))
+        (
+            number in objects if objects else angle in HELD_OUT,
+            views[number, angle]._replace(label=numbers.index(number)),
+        )
         for number, angle in sorted(views)
     ]
     splits = {
@@ -58,6 +66,26 @@ def coil_contents(source: str, entries: Sequence[Entry]) -> Contents:
     }
     poses = write_poses([(entry.name, turntable_pose(angle)) for (_, angle), entry in sorted(views.items())])
     return Contents("coil100", tuple(f"obj{number}" for number in numbers), splits, poses)
+
+
+def _spread(numbers: Sequence[int], count: int, source: str) -> set[int]:
+    """`count` of the objects, evenly over them, the last one among them."""
+    if count >= len(numbers):
+        raise ValueError(
+            f"--held-out-objects {count}: {source} has {len(numbers)} objects, and some must be left to train on"
+        )
+    return {numbers[(place + 1) * len(numbers) // count - 1] for place in range(count)}
+
+
+def require_held_out(store: Path, objects: int) -> None:
+    """Raises ValueError where a store of this data set was made with another number of whole objects held out."""
+    train, test = (np.unique(np.load(store / f"{split}.index.npy")["label"]) for split in ("train", "test"))
+    found = len(np.setdiff1d(test, train))
+    if found != objects:
+        raise ValueError(
+            f"--held-out-objects {objects}: {store} is there already and holds out {found}; remove it, or choose "
+            "another --root"
+        )
 
 
 def turntable_pose(degrees: float) -> np.ndarray:

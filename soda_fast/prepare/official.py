@@ -37,6 +37,9 @@ class Official:
     page: str = ""
 
 
+WHOLE = "train and test"
+"""In place of a split, where the official data set has none."""
+
 OFFICIAL = {
     "cifar10": Official(
         archives=(
@@ -88,7 +91,7 @@ OFFICIAL = {
     "coil100": Official(
         archives=(),  # no sums are published
         classes=100,
-        images={"train": (54, 54), "test": (18, 18)},
+        images={WHOLE: (72, 72)},  # which of them are held out is decided here
         page="https://www.cs.columbia.edu/CAVE/software/softlib/coil-100.php",
     ),
 }

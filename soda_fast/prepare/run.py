@@ -8,6 +8,7 @@ from pathlib import Path
 from soda_fast.data.shard_images import load_store
 from soda_fast.data.webdataset import load_webdataset
 from soda_fast.prepare.check import changed_files, shard_entries
+from soda_fast.prepare.coil import require_held_out
 from soda_fast.prepare.download import download
 from soda_fast.prepare.official import OFFICIAL
 from soda_fast.prepare.sources import read_source
@@ -28,6 +29,7 @@ def prepare(
     url: str | None = None,
     part: bool = False,
     processes: int | None = None,
+    held_out_objects: int = 0,
 ) -> None:
     """Make the store of a data set in `root`, or finish one; if there is one, say so.
 
@@ -39,6 +41,7 @@ def prepare(
         url: where to fetch it from; None: its official address.
         part: accept a part of the official data set.
         processes: worker processes; None: the cores.
+        held_out_objects: of coil100: so many whole objects are the test split; 0: views of every object are.
 
     Raises:
         ValueError: a mistake, or a source that is missing, damaged, hostile or not the official one.
@@ -46,8 +49,14 @@ def prepare(
     if dataset == "webdataset":
         raise ValueError("webdataset: shards are trained from as they are; --check decodes their images")
     _require_processes(processes)
+    if held_out_objects and dataset != "coil100":
+        raise ValueError(f"--held-out-objects {held_out_objects}: {dataset} has no objects to hold out; coil100 has")
+    if held_out_objects < 0:
+        raise ValueError(f"--held-out-objects {held_out_objects}: must be 0 or more")
     final = store_folder(root, dataset)
     if (final / MANIFEST).is_file():
+        if dataset == "coil100":
+            require_held_out(final, held_out_objects)
         print(f"{final} is there already: {_counts(Manifest.read(final))}. --check compares every byte of it.")
         return
     if final.exists():
@@ -56,7 +65,7 @@ def prepare(
     with construction_site(root, dataset) as partial:
         if download_first:
             source = _download(dataset, root, source, url)
-        contents = read_source(dataset, source or root, part, partial)
+        contents = read_source(dataset, source or root, part, partial, held_out_objects)
         manifest = build_store(contents, partial, final, processes)
     print(f"{final}: {_counts(manifest)}")
     _tell_unreadable([found for split in manifest.splits.values() for found in split.unreadable])

@@ -21,14 +21,14 @@ from soda_fast.prepare import imagenet
 from soda_fast.prepare.archives import Member, list_tar, list_zip
 from soda_fast.prepare.coil import coil_contents
 from soda_fast.prepare.member_trees import folder_members, tiny_imagenet_members
-from soda_fast.prepare.official import OFFICIAL, archive_of, check_counts, verify
+from soda_fast.prepare.official import OFFICIAL, WHOLE, archive_of, check_counts, verify
 from soda_fast.prepare.unpack import uncompressed
 from soda_fast.store.build import Contents
 from soda_fast.store.entries import Entry, Pixels, file_entry
 from soda_fast.store.layout import POSES
 
 
-def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
+def read_source(dataset: str, source: Path, part: bool, scratch: Path, held_out_objects: int = 0) -> Contents:
     """What is to be stored, checked against the official checksums and counts.
 
     Args:
@@ -36,14 +36,15 @@ def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Conten
         source: an archive, or a folder that holds archives or a tree.
         part: accept fewer images than the official data set has, and archives of other checksums.
         scratch: folder for notes and for what must be decompressed.
+        held_out_objects: of coil100: see `coil_contents`.
 
     Raises:
         ValueError: nothing usable there, or something hostile or damaged, or counts that are not the official ones.
     """
     if not source.exists():
         raise ValueError(f"--source {source}: does not exist")
-    contents = replace(_read(dataset, source, part, scratch), source=str(source.resolve()))
-    for split, entries in contents.splits.items():
+    contents = replace(_read(dataset, source, part, scratch, held_out_objects), source=str(source.resolve()))
+    for split, entries in _as_published(dataset, contents.splits).items():
         labels = np.array([entry.label for entry in entries], np.int64)
         present, counts = np.unique(labels, return_counts=True)
         by_class = {contents.class_names[label]: int(count) for label, count in zip(present, counts, strict=True)}
@@ -53,13 +54,21 @@ def read_source(dataset: str, source: Path, part: bool, scratch: Path) -> Conten
     return contents
 
 
-def _read(dataset: str, source: Path, part: bool, scratch: Path) -> Contents:
+def _as_published(dataset: str, splits: Mapping[str, Sequence[Entry]]) -> Mapping[str, Sequence[Entry]]:
+    """The splits, put together where the official data set has none."""
+    official = OFFICIAL.get(dataset)
+    if official is None or WHOLE not in official.images:
+        return splits
+    return {WHOLE: [entry for entries in splits.values() for entry in entries]}
+
+
+def _read(dataset: str, source: Path, part: bool, scratch: Path, held_out_objects: int) -> Contents:
     if dataset in ("cifar10", "cifar100"):
         train, test, names = load_cifar(dataset, source)
         stamp = _stamp(cifar_sources(dataset, source))
         return Contents(dataset, names, {"train": _pixel_entries(train, stamp), "test": _pixel_entries(test, stamp)})
     if dataset == "coil100":
-        return coil_contents(str(source), _all_entries(source, scratch))
+        return coil_contents(str(source), _all_entries(source, scratch), held_out_objects)
     archive = _archive(dataset, source)
     if archive is not None:
         return _from_archive(dataset, archive, part, scratch)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from prepare.test_prepare import prepare, write_tar, write_tree
 
+from soda_fast.cli import main
 from soda_fast.config import load_config
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import Dataset, load_dataset
@@ -54,6 +55,47 @@ def test_objects_in_order_every_fourth_view_held_out(form: str, tmp_path: Path) 
             for row, angle in zip(rows.tolist(), angles, strict=True):
                 expected = np.asarray(Image.open(io.BytesIO(view(number, angle))))
                 np.testing.assert_array_equal(images.decode(row), expected)
+
+
+def test_whole_objects_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every second of four: all views of theirs are the test split, and all of the others are for training."""
+    write_tree(tmp_path / "raw", files((11, 3, 5, 2)))
+    command = ("coil100", "--root", tmp_path, "--source", tmp_path / "raw", "--part")
+    assert prepare(*command, "--held-out-objects", 2) == 0
+    dataset = load(tmp_path, pairs=True)
+    assert dataset.class_names == ("obj2", "obj3", "obj5", "obj11")
+    assert np.bincount(dataset.train.labels).tolist() == [72, 0, 72]
+    assert np.bincount(dataset.test.labels).tolist() == [0, 72, 0, 72]
+    np.testing.assert_array_equal(dataset.test.decode(1), np.asarray(Image.open(io.BytesIO(view(3, 5)))))
+    np.testing.assert_array_equal(dataset.test_cameras, dataset.train_cameras, err_msg="the same turns")
+
+    module = ("--encoder", "torchvision:resnet18", f"data.root={tmp_path}")
+    assert main(["evaluate", str(CONFIG), *module]) == 2, "no label of the test split has been seen"
+    assert "but no class of the test split is in the train split" in capsys.readouterr().err
+
+    assert prepare(*command, "--held-out-objects", 2) == 0, "it is there already"
+    capsys.readouterr()
+    for others in ((), ("--held-out-objects", 1)):
+        assert prepare(*command, *others) == 2
+        assert "is there already and holds out 2; remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("coil100", "--held-out-objects", 2), "-objects 2: {} has 2 objects, and some must be left to train on"),
+        (("coil100", "--held-out-objects", -1), "--held-out-objects -1: must be 0 or more"),
+        (("cifar10", "--held-out-objects", 1), "--held-out-objects 1: cifar10 has no objects to hold out"),
+        (("coil100", "--held-out-objects", 1, "--check"), "says what a store is made of; leave it out with --check"),
+    ],
+)
+def test_objects_that_cannot_be_held_out(
+    arguments: tuple[object, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "raw", {f"obj{n}__5.png": b"" for n in (1, 2)})
+    assert prepare(*arguments, "--root", tmp_path / "root", "--source", tmp_path / "raw", "--part") == 2
+    assert words.format(tmp_path / "raw") in capsys.readouterr().err
+    assert not (tmp_path / "root" / "coil100-store").exists()
 
 
 def test_cameras_go_around_the_table(tmp_path: Path) -> None:
@@ -132,3 +174,9 @@ def test_the_real_archive(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (108, 36, 2)
     assert dataset.train.decode(0).shape == (128, 128, 3)
     assert dataset.train_cameras.shape == (108, 3, 4)
+
+    held_out = ("--held-out-objects", 1, "--part")
+    assert prepare("coil100", "--root", tmp_path / "other", "--source", tmp_path / "raw", *held_out) == 0
+    dataset = load_dataset(load_config(CONFIG, [f"data.root={tmp_path / 'other'}"]).data)
+    assert (set(dataset.train.labels), set(dataset.test.labels)) == ({0}, {1})
+    assert (len(dataset.train), len(dataset.test)) == (72, 72)
