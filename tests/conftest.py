@@ -41,7 +41,9 @@ if not torch.cuda.is_available():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU are skipped, by name, where there is none."""
+    """Tests that need a GPU are skipped, by name, where there is none; slow tests come first."""
+    # A long test that begins when all others have ended keeps one core busy and the rest idle.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

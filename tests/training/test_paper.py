@@ -52,10 +52,3 @@ def test_however_many_processes_and_whatever_computes_it(tmp_path: Path) -> None
     assert not torch.equal(by_section, model.sample(z, 4, 0.5, solver="dpm-solver++"))
     with pytest.raises(ValueError, match=r"sampling\.guidance is \[0\.1, 0\.2\], 2 entries, but z has 3 sections"):
         model.sample(z, 4, [0.1, 0.2])
-
-
-@pytest.mark.slow
-def test_compiled(tmp_path: Path) -> None:
-    train(tmp_path / "eager", {})
-    run_in_processes(train, 1, tmp_path / "compiled", {"compile": True})
-    assert_close(losses(tmp_path / "compiled"), losses(tmp_path / "eager"))
