@@ -179,6 +179,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _weights(text: str) -> float | tuple[float, ...]:
+    """A number, or several with commas between them, for argparse."""
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor numbers with commas between them") from None
+    return weights if len(weights) > 1 else weights[0]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="soda-fast", description="SODA: representations learnt by denoising.")
     parser.add_argument("--version", action="version", version=f"soda_fast {__version__}")
@@ -327,8 +336,17 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     sample.add_argument("run", metavar="RUN", type=Path, help="run directory")
     sample.add_argument("overrides", metavar="key=value", nargs="*", help="keys that replace the run's")
     sample.add_argument("--task", metavar="TASK", choices=tuple(TASK_NAMES), default="reconstruct", help="see below")
-    sample.add_argument("--images", type=int, help="made images in a row (default: the run's sampling.images)")
-    sample.add_argument("--steps", type=int, help="steps of the solver (default: the run's sampling.steps)")
-    sample.add_argument("--guidance", type=float, help="guidance weight (default: the run's sampling.guidance)")
+    sample.add_argument(
+        "--images", metavar="N", type=int, help="made images in a row (default: the run's sampling.images)"
+    )
+    sample.add_argument(
+        "--steps", metavar="N", type=int, help="steps of the solver (default: the run's sampling.steps)"
+    )
+    sample.add_argument(
+        "--guidance",
+        metavar="W",
+        type=_weights,
+        help="guidance weight, or as 0.3,0.3,1 one for each section of z (default: the run's sampling.guidance)",
+    )
     sample.add_argument("--seed", type=int, default=0, help="of the choice of images, their views, and the noise (0)")
     sample.set_defaults(verb=_sample)

@@ -1,10 +1,14 @@
 """`soda-fast sample`: pictures from a run's averaged model, by all processes together."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from soda_fast.config import Config
 from soda_fast.data import load_dataset
 from soda_fast.data.unreadable import tell_replaced
+from soda_fast.diffusion import Guidance
 from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.parallel import start_processes
 from soda_fast.pretrained import load_run
@@ -21,7 +25,7 @@ def sample(
     task: str,
     images: int | None,
     steps: int | None,
-    guidance: float | None,
+    guidance: Guidance | None,
     seed: int,
     overrides: Sequence[str] = (),
 ) -> None:
@@ -34,27 +38,50 @@ def sample(
         overrides: `section.key=value` over the run's configuration.
 
     Raises:
-        ValueError: no run, no whole checkpoint, a setting out of range, or a task that this model cannot do.
+        ValueError: no run, no whole checkpoint, a setting out of range, a task that this model cannot do, or a picture
+            that cannot be written.
     """
     model, config, checkpoint = load_run(run, overrides)
-    given = {"images": images, "steps": steps, "guidance": guidance}
-    config = with_sampling(config, {key: value for key, value in given.items() if value is not None}, seed)
+    config = _with_options(config, {"images": images, "steps": steps, "guidance": guidance}, seed)
     dataset = load_dataset(config.data)
     images_seen = read_manifest(checkpoint)["images_seen"]
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
+        path = run.samples / f"{task}-{images_seen:012d}.png"
+        processes.on_main(lambda: _require_writable(path))
         model = model.eval().requires_grad_(False).to(processes.device)
         studio = Studio(model, dataset, config, processes)
         picture = TASKS[task](studio)
-        path = run.samples / f"{task}-{images_seen:012d}.png"
 
         def write() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             save_png(path, draw(picture, _title(task, config, images_seen)))
             print(f"wrote {path}")
             if studio.replaced:
                 print(tell_replaced("train" if dataset.test is None else "test", len(studio.replaced)))
 
         processes.on_main(write)
+
+
+def _with_options(config: Config, options: Mapping[str, Any], seed: int) -> Config:
+    """The configuration with the command line's options; mistakes are told with their names."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return with_sampling(config, given, seed)
+    except ValueError as error:
+        # The configuration was whole before, so one of these is wrong; the error says which key it stands for.
+        written = " ".join(f"--{name} {value}" for name, value in {**given, "seed": seed}.items())
+        raise ValueError(f"{written}: {error}") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Make the picture's folder. Told before the picture is made: of many images that takes long."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{path.parent}: cannot be made ({error.strerror}); the picture goes there: make room for a folder"
+        ) from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: cannot be written; make {path.parent} a folder that you may write to")
 
 
 def _title(task: str, config: Config, images_seen: int) -> str:

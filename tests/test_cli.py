@@ -140,7 +140,14 @@ def test_sample(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--task", "mix"], ["mix", "model.modulation is shared", "layerwise"]),
         (["--task", "interpolate", "--images", "1"], ["--images must be at least 2"]),
         (["--task", "traverse", "--images", "1"], ["--images must be at least 2"]),
-        (["--steps", "101"], ["sampling.steps is 101", "100 of diffusion.steps"]),
+        (["--steps", "101"], ["--steps 101", "sampling.steps is 101", "100 of diffusion.steps"]),
+        (["--steps", "0"], ["--steps 0", "found 0, expected a whole number > 0"]),
+        (["--images", "-3"], ["--images -3", "found -3, expected a whole number > 0"]),
+        (["--seed", "-1"], ["--seed -1", "found -1, expected a whole number >= 0"]),
+        (["--guidance", "-1"], ["--guidance -1", "found -1.0, expected a number >= 0"]),
+        (["--guidance", "1,2"], ["sampling.guidance is [1.0, 2.0], but z has no sections", "layerwise"]),
+        (["--task", "novel-view"], ["novel-view: model.pose is none", "model.pose=rays"]),
+        (["sampling.eta=0.5"], ["sampling.eta is 0.5, but sampling.solver dpm-solver++", "use ddim"]),
         (["sampling.batch_images=0"], ["sampling.batch_images"]),
     ],
 )
@@ -151,6 +158,29 @@ def test_mistakes_of_sample(
     error = capsys.readouterr().err
     for word in words:
         assert word in error
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_it_is_made(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "samples" / "interpolate-000000000024.png"
+    path.mkdir()
+    assert main(["sample", str(run), "--task", "interpolate"]) == 2
+    assert f"{path}: cannot be written; make" in capsys.readouterr().err
+    path.rmdir()
+    others, folder = run / "others", run / "samples"
+    folder.rename(others)
+    folder.touch()
+    assert main(["sample", str(run), "--task", "interpolate"]) == 2
+    assert f"{folder}: cannot be made (File exists)" in capsys.readouterr().err
+    folder.unlink()
+    others.rename(folder)
+
+
+def test_a_guidance_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["sample", "run", "--guidance", "1,x"])
+    assert "argument --guidance: '1,x' is neither a number nor numbers with commas" in capsys.readouterr().err
 
 
 def test_api_on_a_run(run: Path) -> None:

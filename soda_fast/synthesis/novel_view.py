@@ -38,9 +38,9 @@ def novel_view(studio: Studio) -> Picture:
         name = studio.dataset.class_names[studio.images.labels[sources[number]]]
         rows += [
             Row(f"{name},\n{origin}", torch.cat((shown[number : number + 1], originals))),
-            Row("made", torch.cat((blank, copies))),
+            Row("made from the\nsource's z and\nthe camera", torch.cat((blank, copies))),
         ]
-    return Picture(rows, ["source", *[""] * columns])
+    return Picture(rows, ["source", *["view"] * columns])
 
 
 def choose_views(studio: Studio, objects: int, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
