@@ -68,8 +68,13 @@ def _with_options(config: Config, options: Mapping[str, Any], seed: int) -> Conf
         return with_sampling(config, given, seed)
     except ValueError as error:
         # The configuration was whole before, so one of these is wrong; the error says which key it stands for.
-        written = " ".join(f"--{name} {value}" for name, value in {**given, "seed": seed}.items())
+        written = " ".join(f"--{name} {_written(value)}" for name, value in {**given, "seed": seed}.items())
         raise ValueError(f"{written}: {error}") from error
+
+
+def _written(value: Any) -> str:
+    """An option's value as it stands on the command line."""
+    return ",".join(f"{weight:g}" for weight in value) if isinstance(value, tuple) else str(value)
 
 
 def _require_writable(path: Path) -> None:

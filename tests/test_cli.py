@@ -145,7 +145,10 @@ def test_sample(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--images", "-3"], ["--images -3", "found -3, expected a whole number > 0"]),
         (["--seed", "-1"], ["--seed -1", "found -1, expected a whole number >= 0"]),
         (["--guidance", "-1"], ["--guidance -1", "found -1.0, expected a number >= 0"]),
-        (["--guidance", "1,2"], ["sampling.guidance is [1.0, 2.0], but z has no sections", "layerwise"]),
+        (
+            ["--guidance", "1,2.5"],
+            ["--guidance 1,2.5", "guidance is [1.0, 2.5], but z has no sections", "layerwise"],
+        ),
         (["--task", "novel-view"], ["novel-view: model.pose is none", "model.pose=rays"]),
         (["sampling.eta=0.5"], ["sampling.eta is 0.5, but sampling.solver dpm-solver++", "use ddim"]),
         (["sampling.batch_images=0"], ["sampling.batch_images"]),

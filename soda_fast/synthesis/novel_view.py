@@ -27,7 +27,6 @@ def novel_view(studio: Studio) -> Picture:
     sources, targets = choose_views(studio, _OBJECTS, studio.config.sampling.images)
     columns = targets.shape[1]
     z = studio.encode(studio.sources(sources), studio.cameras(sources))
-    origin = "trained on" if studio.dataset.test is None else "held out"
     flat = targets.ravel()
     # The same noise everywhere, so that z and the camera alone tell the pictures apart.
     noise = torch.zeros(len(flat), dtype=torch.int64)
@@ -35,12 +34,20 @@ def novel_view(studio: Studio) -> Picture:
     shown, true = studio.targets(sources), studio.targets(flat)
     blank, rows = torch.ones_like(shown[:1]), []
     for number, (originals, copies) in enumerate(zip(true.split(columns), made.split(columns), strict=True)):
-        name = studio.dataset.class_names[studio.images.labels[sources[number]]]
+        label = studio.images.labels[sources[number]]
+        name, origin = studio.dataset.class_names[label], _origin(studio, label)
         rows += [
             Row(f"{name},\n{origin}", torch.cat((shown[number : number + 1], originals))),
             Row("made from the\nsource's z and\nthe camera", torch.cat((blank, copies))),
         ]
     return Picture(rows, ["source", *["view"] * columns])
+
+
+def _origin(studio: Studio, label: np.int64) -> str:
+    """What training has seen of the views that are shown."""
+    if studio.dataset.test is None:
+        return "trained on"
+    return "views held out" if label in studio.dataset.train.labels else "never trained on"
 
 
 def choose_views(studio: Studio, objects: int, columns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -77,6 +77,17 @@ def test_what_is_made_follows_the_source_and_the_camera(studio: Studio) -> None:
     assert not torch.allclose(z, studio.encode(studio.sources(sources[:1])))
 
 
+def test_what_training_has_seen_of_an_object_is_said(studio: Studio) -> None:
+    """Here it has seen label 0, and all images are the test split."""
+    whole = studio.dataset
+    seen = whole.train.subset(np.flatnonzero(whole.train.labels == 0))
+    split = replace(whole, train=seen, test=whole.train, train_poses=None, test_poses=whole.train_poses)
+    shown = replace(studio, dataset=split)
+    sources, _ = choose_views(shown, 2, COLUMNS)
+    origins = [row.caption.partition(",\n")[2] for row in novel_view(shown).rows[::2]]
+    assert origins == [["views held out", "never trained on"][label] for label in whole.train.labels[sources]]
+
+
 def test_reconstructions_are_of_the_partner_and_told_the_cameras(studio: Studio) -> None:
     picture, data = reconstruct(studio), studio.config.data
     indices = studio.choose(COLUMNS)
