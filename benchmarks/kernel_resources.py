@@ -143,6 +143,20 @@ def survey(
     return rows
 
 
+def most_demanding(shapes: Iterable[NormShape]) -> list[NormShape]:
+    """Of shapes that are cut alike, the one whose kernels do most: with an activation, dropout and a bias, or the
+    nearest to it. Those that join a skip connection are kernels of their own."""
+    chosen: dict[tuple[Any, ...], NormShape] = {}
+
+    def work(shape: NormShape) -> tuple[bool, bool, bool]:
+        return shape.dropout_p > 0, shape.biased, shape.activation != "none"
+
+    for shape in sorted(shapes):
+        cut = (shape.size, shape.channels, shape.num_groups, shape.skip)
+        chosen[cut] = max(chosen.get(cut, shape), shape, key=work)
+    return list(chosen.values())
+
+
 def _kind(launch: Launch) -> tuple[Any, ...]:
     """What the compiler specialises on."""
     absent = tuple(name for name, tensor in launch.tensors.items() if tensor is None)
@@ -167,6 +181,9 @@ def main() -> int:
     )
     parser.add_argument("--dtype", nargs="+", choices=sorted(DTYPES), default=["bf16"])
     parser.add_argument("--layout", nargs="+", choices=("channels_last", "contiguous"), default=["channels_last"])
+    parser.add_argument(
+        "--demanding", action="store_true", help="of shapes that are cut alike only the one whose kernels do most"
+    )
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     options = parser.parse_args()
     try:
@@ -176,6 +193,8 @@ def main() -> int:
     except ValueError as error:
         print(f"benchmarks.kernel_resources: {error}", file=sys.stderr)
         return 2
+    if options.demanding:
+        shapes = set(most_demanding(shapes))
     layouts = [layout == "channels_last" for layout in options.layout]
     rows = survey(shapes, options.dtype, layouts, options.arch)
     print("\n".join(format_row(row) for row in rows))
