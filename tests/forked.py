@@ -13,6 +13,9 @@ from typing import Any
 
 from spawn import forkserver, free_port
 
+PATIENCE_S = 300.0
+"""How long to wait for what must come: on a busy machine a minute is short, and only a hang takes this long."""
+
 
 def train(tree: dict[str, Any], *options: str, limits: Mapping[int, int] | None = None) -> ForkServerProcess:
     """`soda-fast train` of a configuration; what it prints goes to RUN.log.
@@ -47,18 +50,18 @@ def log(tree: dict[str, Any]) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait_for_steps(tree: dict[str, Any], steps: int, process: ForkServerProcess, seconds: float = 60.0) -> None:
+def wait_for_steps(tree: dict[str, Any], steps: int, process: ForkServerProcess) -> None:
     """Until metrics.jsonl has this many lines."""
-    metrics, until = Path(tree["run"]["dir"]) / "metrics.jsonl", time.monotonic() + seconds
+    metrics, until = Path(tree["run"]["dir"]) / "metrics.jsonl", time.monotonic() + PATIENCE_S
     while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
         assert process.is_alive(), log(tree)
         assert time.monotonic() < until, log(tree)
         time.sleep(0.005)
 
 
-def ends_with(process: ForkServerProcess, seconds: float = 60.0) -> int | None:
+def ends_with(process: ForkServerProcess) -> int | None:
     """The exit code; None, after killing it, if it does not end."""
-    process.join(seconds)
+    process.join(PATIENCE_S)
     if process.is_alive():
         process.kill()
         return None

@@ -1,11 +1,8 @@
 """The processes of a run: started by torchrun, or just this one."""
 
-import json
 import os
-import pickle
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -15,17 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from soda_fast.errors import Stopped, TrainingError, tell_here
 from soda_fast.parallel.meeting import meet
+from soda_fast.parallel.parting import part, portable
 
 T = TypeVar("T")
-_LAST_QUESTIONS_S = 3.0
-# What pickling raises, and what an error's own __init__ may when it is given its sentence in place of its arguments.
-_UNPORTABLE = (
-    *(pickle.PickleError, AttributeError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, ImportError, OSError, RuntimeError),
-)
-_LOST = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Connection refused")
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Processes:
             try:
                 outcome = [action(), None]
             except BaseException as error:
-                dist.broadcast_object_list([None, _portable(error)])
+                dist.broadcast_object_list([None, portable(error)])
                 raise
         dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
@@ -140,68 +130,10 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     store: dist.Store = dist.HashStore()
     if "RANK" in os.environ:
         store = meet(next(dist.rendezvous("env://", timeout=timeout))[0], rank, world_size, timeout.total_seconds())
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
-        if isinstance(error, Stopped):
-            _leave_word(store, error)
-        here = _first_to_fail(store, rank, world_size)
-        tell_here(error, here)
-        # Of several processes none takes the group apart: that would wait for the others, which may never come.
-        if world_size == 1:
-            dist.destroy_process_group()
-        elif _is_loss(error):
-            lost = _word_left(store) or TrainingError(_LOST_TEXT)
-            tell_here(lost, here)
-            raise lost from error
+        part(store, rank, world_size, error)
         raise
     dist.destroy_process_group()
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error, or what it says if it cannot travel to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except _UNPORTABLE:
-        return TrainingError(f"process 0: {type(error).__name__}: {error}")
-    return error
-
-
-_LOST_TEXT = (
-    "another process of this run was lost; the checkpoints are whole, and the same command goes on from the last one "
-    "(torchrun --max-restarts=N does so by itself)"
-)
-
-
-def _is_loss(error: BaseException) -> bool:
-    """Whether a collective failed because another process is not there any more."""
-    return isinstance(error, RuntimeError) and (
-        isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
-    )
-
-
-def _leave_word(store: dist.Store, error: Stopped) -> None:
-    """Let those who will miss this process know that it was told to stop."""
-    with suppress(dist.DistError):  # the store is gone, and the others with it
-        store.set("stopped", json.dumps([str(error), error.exit_code]))
-
-
-def _word_left(store: dist.Store) -> Stopped | None:
-    try:
-        return Stopped(*json.loads(store.get("stopped"))) if store.check(["stopped"]) else None
-    except dist.DistError:
-        return None
-
-
-def _first_to_fail(store: dist.Store, rank: int, world_size: int) -> bool:
-    """Whether this is the first of the processes that asks."""
-    try:
-        first = store.add("first_to_fail", 1) == 1
-        # The first process may be the one that holds the store: it lets the others ask before it takes it along.
-        until = time.monotonic() + _LAST_QUESTIONS_S
-        while rank == 0 and store.add("first_to_fail", 0) < world_size and time.monotonic() < until:
-            time.sleep(0.05)
-    except dist.DistError:
-        return True  # the store went with a process that said nothing
-    return first

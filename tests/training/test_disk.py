@@ -18,7 +18,7 @@ UNLIMITED = resource.RLIM_INFINITY
 
 
 def wait_until(condition: Any, tree: dict[str, Any], process: Any) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + forked.PATIENCE_S
     while not condition():
         assert process.is_alive(), forked.log(tree)
         assert time.monotonic() < until, forked.log(tree)

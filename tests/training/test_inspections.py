@@ -140,7 +140,7 @@ def test_kill_9_in_a_probe(tmp_path: Path) -> None:
     run = tmp_path / "run"
     tree = inspected(run, 2, **{"linear-mae": 2 * BATCH})  # a probe that takes seconds
     process = forked.train(tree)
-    until = time.monotonic() + 60
+    until = time.monotonic() + forked.PATIENCE_S
     while not (checkpoints(run / "checkpoints") and probed(run, "knn-dino/z")):
         assert process.is_alive(), forked.log(tree)
         assert time.monotonic() < until

@@ -22,6 +22,8 @@ from tests.data.pictures import CIFAR_LABELS, CIFAR_LOSSLESS, REAL, real_files
 
 ROOT = Path(__file__).parents[2]
 LONG = 2000
+LIMIT_S = 9.0
+"""Of a training whose process is about to hang: no step before that takes as long, even on a busy machine."""
 
 
 def assert_continues(stopped: dict[str, Any], tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_signal_ends_in_a_checkpoint(tmp_path: Path, number: int, code: int) -
     process = forked.train(tree)
     forked.wait_for_steps(tree, 3, process)
     os.kill(process.pid, number)  # type: ignore[arg-type]
-    assert forked.ends_with(process, seconds=20) == code
+    assert forked.ends_with(process) == code
     told = forked.log(tree)
     assert f"stopped by {signal.Signals(number).name}" in told
     assert "Traceback" not in told
@@ -73,7 +75,7 @@ def test_a_second_interrupt_does_not_wait_for_the_disk(tmp_path: Path) -> None:
             [sys.executable, "-c", SLOW_DISK, "train", str(config)], cwd=ROOT, stdout=output, stderr=output
         )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + forked.PATIENCE_S
         while not ((tmp_path / "run" / "metrics.jsonl").exists() and read_metrics(tmp_path / "run")):
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < until
@@ -85,15 +87,15 @@ def test_a_second_interrupt_does_not_wait_for_the_disk(tmp_path: Path) -> None:
             time.sleep(0.02)
         time.sleep(2.1)  # a first and a second one, not one that comes twice
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130, said.read_text()
+        assert process.wait(60) == 130, said.read_text()
     finally:
         process.kill()
     assert "soda-fast: interrupted" in said.read_text()
     assert "Traceback" not in said.read_text()
 
 
-def wait_until(condition: Callable[[], bool], process: Any, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], process: Any) -> None:
+    until = time.monotonic() + forked.PATIENCE_S
     while not condition():
         assert process.is_alive()
         assert time.monotonic() < until
@@ -113,7 +115,7 @@ def test_a_signal_before_the_first_step(tmp_path: Path, number: int) -> None:
 
 def assert_stopped_before_the_first_step(tree: dict[str, Any], processes: list[Any], number: int) -> None:
     code = 130 if number == signal.SIGINT else 75
-    assert [forked.ends_with(process, seconds=30) for process in processes] == [code] * len(processes), forked.log(tree)
+    assert [forked.ends_with(process) for process in processes] == [code] * len(processes), forked.log(tree)
     told = forked.log(tree)
     assert told.count("soda-fast:") == 1
     assert f"stopped by {signal.Signals(number).name} before the first step" in told
@@ -184,7 +186,7 @@ def test_a_signal_at_one_of_several_processes_stops_all(tmp_path: Path) -> None:
     processes = forked.train_together(tree, 2)
     forked.wait_for_steps(tree, 3, processes[0])
     os.kill(processes[1].pid, signal.SIGTERM)  # type: ignore[arg-type]
-    assert [forked.ends_with(process, seconds=20) for process in processes] == [75, 75], forked.log(tree)
+    assert [forked.ends_with(process) for process in processes] == [75, 75], forked.log(tree)
     assert forked.log(tree).count("stopped by SIGTERM") == 1
     images = int(checkpoints(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("images-"))
     assert images == read_metrics(tmp_path / "run")[-1]["images_seen"]
@@ -207,27 +209,27 @@ def test_a_second_training_in_one_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", LONG, save_every_images=2 * BATCH)
-    tree["parallel"] = {"timeout_minutes": 4 / 60}
+    tree["parallel"] = {"timeout_minutes": LIMIT_S / 60}
     processes = forked.train_together(tree, 2)
     forked.wait_for_steps(tree, 3, processes[0])
     os.kill(processes[1].pid, signal.SIGSTOP)  # type: ignore[arg-type]
     try:
-        assert forked.ends_with(processes[0], seconds=60) == 1, forked.log(tree)
+        assert forked.ends_with(processes[0]) == 1, forked.log(tree)
     finally:
         processes[1].kill()
     told = forked.log(tree)
-    assert "no progress for 0.0666667 min (parallel.timeout_minutes); these processes are behind: process 1 on " in told
+    assert "no progress for 0.15 min (parallel.timeout_minutes); these processes are behind: process 1 on " in told
     assert told.count("soda-fast:") == 1
 
 
 def test_a_frozen_process_that_keeps_the_store_is_noticed(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", LONG, save_every_images=2 * BATCH)
-    tree["parallel"] = {"timeout_minutes": 4 / 60}
+    tree["parallel"] = {"timeout_minutes": LIMIT_S / 60}
     processes = forked.train_together(tree, 2)
     forked.wait_for_steps(tree, 3, processes[0])
     os.kill(processes[0].pid, signal.SIGSTOP)  # type: ignore[arg-type]
     try:
-        assert forked.ends_with(processes[1], seconds=60) == 1
+        assert forked.ends_with(processes[1]) == 1
     finally:
         processes[0].kill()
     assert "process 1 is on " in forked.log(tree)
@@ -238,7 +240,7 @@ def test_a_process_that_dies_is_told_once(tmp_path: Path) -> None:
     processes = forked.train_together(tree, 3)
     forked.wait_for_steps(tree, 3, processes[0])
     processes[2].kill()
-    assert [forked.ends_with(process, seconds=30) for process in processes[:2]] == [1, 1]
+    assert [forked.ends_with(process) for process in processes[:2]] == [1, 1]
     told = forked.log(tree)
     assert told.count("another process of this run was lost") == 1
     assert "Traceback" not in told
@@ -248,7 +250,7 @@ def test_what_the_main_process_cannot_open_ends_all(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", LONG)
     (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
     processes = forked.train_together(tree, 2)
-    assert [forked.ends_with(process, seconds=60) for process in processes] == [2, 2], forked.log(tree)
+    assert [forked.ends_with(process) for process in processes] == [2, 2], forked.log(tree)
     assert forked.log(tree) == f"soda-fast: {tmp_path / 'run' / 'metrics.jsonl'}: Is a directory\n"
 
 
@@ -264,10 +266,13 @@ def real_images(root: Path, count: int) -> dict[str, Any]:
     return {"dataset": "folder", "root": str(root), "source_size": 16, "target_size": 16}
 
 
+STEPS = 24
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
     """On real images; the weights are those of a training in which nobody died."""
-    tree = tiny_tree(tmp_path / "run", 40, save_every_images=4 * BATCH)
+    tree = tiny_tree(tmp_path / "run", STEPS, save_every_images=4 * BATCH)
     tree["data"] |= real_images(tmp_path / "images", 240)
     (tmp_path / "run.yaml").write_text(str(tree))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
@@ -275,19 +280,19 @@ def test_torchrun_starts_again_when_a_process_dies(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         torchrun = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
-            until = time.monotonic() + 90
+            until = time.monotonic() + forked.PATIENCE_S
             while len(checkpoints(tmp_path / "run" / "checkpoints")) < 2:
                 assert torchrun.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < until
                 time.sleep(0.005)
             os.kill(_child_of_rank(torchrun.pid, 1), signal.SIGKILL)
-            assert torchrun.wait(500) == 0, (tmp_path / "log").read_text()
+            assert torchrun.wait(forked.PATIENCE_S) == 0, (tmp_path / "log").read_text()
         finally:
             torchrun.kill()
     told = (tmp_path / "log").read_text()
     assert f"training {tmp_path / 'run'}" in told
     assert f"resuming {tmp_path / 'run'}" in told
-    assert sorted(losses(tmp_path / "run")) == [BATCH * step for step in range(1, 41)]
+    assert sorted(losses(tmp_path / "run")) == [BATCH * step for step in range(1, STEPS + 1)]
     whole = tree | {"run": {"dir": str(tmp_path / "whole"), "seed": 3}}
     assert [forked.ends_with(process) for process in forked.train_together(whole, 2)] == [0, 0], forked.log(whole)
     assert weights_hash(tmp_path / "run") == weights_hash(tmp_path / "whole")
