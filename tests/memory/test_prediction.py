@@ -25,8 +25,8 @@ def configuration(**sections: dict[str, Any]) -> Config:
     tree: dict[str, Any] = {
         "data": {"dataset": "digits", "source_size": 16, "target_size": 16},
         "model": {
-            "encoder": {"arch": "small", "z_dim": 32, "widths": [32, 64], "depths": [1, 1]},
-            "decoder": {"channels": 32, "multipliers": [1, 2, 2], "attention": [False, True, False]},
+            "encoder": {"arch": "small", "z_dim": 32, "widths": [32], "depths": [1]},
+            "decoder": {"channels": 32, "multipliers": [1, 2], "attention": [False, True], "blocks": 1},
         },
         "train": {"images": 9600, "global_batch_images": 48},
     }

@@ -8,7 +8,7 @@ import torch
 from spawn import run_in_processes
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from training.tiny import tiny_tree
+from training.tiny import tiny_tree, with_two_resolutions
 
 from soda_fast import build
 from soda_fast.build import build_empty_model, build_model, initialise
@@ -21,7 +21,7 @@ from soda_fast.training.trainer import Trainer
 
 
 def configuration(path: Path, **sections: Any) -> Config:
-    tree = tiny_tree(path, 1)
+    tree = with_two_resolutions(tiny_tree(path, 1))
     tree["model"]["decoder"] |= {"multipliers": [1, 2], "resample": "residual"}
     for name, values in sections.items():
         tree[name] = {**tree.get(name, {}), **values}

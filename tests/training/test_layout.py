@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from training.tiny import tiny_tree, trainer_of
+from training.tiny import tiny_tree, trainer_of, with_two_resolutions
 
 from soda_fast.model.layers import Conv2d
 from soda_fast.parallel import start_processes
@@ -45,7 +45,7 @@ def activations(value: Any) -> Iterator[Tensor]:
 
 
 def walk_one_step(folder: Path, device: str, perf: dict[str, Any]) -> None:
-    tree = tiny_tree(folder / "run", steps=1)
+    tree = with_two_resolutions(tiny_tree(folder / "run", steps=1))
     tree["model"]["decoder"]["resample"] = "residual"
     with start_processes(device) as processes:
         trainer = trainer_of({**tree, "perf": perf}, processes)

@@ -114,7 +114,7 @@ def test_another_configuration_may_be_accepted(
     tree["model"]["encoder"]["z_dim"] = 4
     (tmp_path / "changed.yaml").write_text(json.dumps(tree))
     assert main(["train", str(tmp_path / "changed.yaml"), "--accept-changes"]) == 2
-    assert "has shape (8, 16); the run's config.yaml asks for (4, 16)" in capsys.readouterr().err
+    assert "has shape (8, 8); the run's config.yaml asks for (4, 8)" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint_everything_may_change(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_what_the_main_process_cannot_open_ends_all(tmp_path: Path) -> None:
 
 
 def real_images(root: Path, count: int) -> dict[str, Any]:
-    """The first of CIFAR-10's training images, lossless, as a folder; seen at 16x16. Skips where there are none."""
+    """The first of CIFAR-10's training images, lossless, as a folder. Skips where there are none."""
     rows = Image.open(io.BytesIO(real_files(CIFAR_LOSSLESS, 1)[0])).convert("RGB")
     labels = [line.split()[2] for line in (REAL / CIFAR_LABELS).read_text().splitlines()[:count]]
     pixels = np.asarray(rows).reshape(-1, 32, 32, 3)
@@ -263,7 +263,7 @@ def real_images(root: Path, count: int) -> dict[str, Any]:
         path = root / "train" / label / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[number]).save(path)
-    return {"dataset": "folder", "root": str(root), "source_size": 16, "target_size": 16}
+    return {"dataset": "folder", "root": str(root)}
 
 
 STEPS = 24

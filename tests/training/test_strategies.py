@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from spawn import run_in_processes
-from training.tiny import BATCH, losses, run_tiny, tiny_tree
+from training.tiny import BATCH, losses, run_tiny, tiny_tree, with_two_resolutions
 
 from soda_fast.config import ConfigError
 
@@ -18,7 +18,7 @@ RECORDING = Path(__file__).parent / "recorded_losses.json"
 
 def tree(path: Path, sections: dict[str, Any]) -> dict[str, Any]:
     """Without dropout: the recording then also holds for other masks."""
-    found = tiny_tree(path, STEPS)
+    found = with_two_resolutions(tiny_tree(path, STEPS))
     found["model"]["decoder"]["dropout"] = 0.0
     for name, values in sections.items():
         found[name] = {**found.get(name, {}), **values}

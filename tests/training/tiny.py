@@ -26,8 +26,8 @@ def tiny_tree(run_dir: Path, steps: int, **train_keys: Any) -> dict[str, Any]:
         "run": {"dir": str(run_dir), "seed": 3},
         "data": {"dataset": "digits", "source_size": 8, "target_size": 8, "source": view, "target": view},
         "model": {
-            "encoder": {"arch": "small", "z_dim": 8, "widths": [8, 16], "depths": [1, 1]},
-            "decoder": {"channels": 32, "multipliers": [1, 1], "attention": [False, True], "blocks": 1, "dropout": 0.1},
+            "encoder": {"arch": "small", "z_dim": 8, "widths": [8], "depths": [1]},
+            "decoder": {"channels": 32, "multipliers": [1], "attention": [True], "blocks": 1, "dropout": 0.1},
         },
         "diffusion": {"steps": 100},
         "train": {
@@ -39,7 +39,17 @@ def tiny_tree(run_dir: Path, steps: int, **train_keys: Any) -> dict[str, Any]:
             **train_keys,
         },
         "sampling": {"images": 3, "steps": 2},
+        # A step that is slow because the machine is busy would be profiled, which takes longer than the training.
+        "profile": {"slow_factor": 0},
     }
+
+
+def with_two_resolutions(tree: dict[str, Any]) -> dict[str, Any]:
+    """The same with a second level in both networks, as the tests of layers need it: half as long again."""
+    model = tree["model"]
+    encoder = model["encoder"] | {"widths": [8, 16], "depths": [1, 1]}
+    decoder = model["decoder"] | {"multipliers": [1, 1], "attention": [False, True]}
+    return {**tree, "model": {**model, "encoder": encoder, "decoder": decoder}}
 
 
 def run_tiny(tree: dict[str, Any]) -> list[dict[str, float]]:
