@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from spawn import run_in_processes
-from training.tiny import BATCH, losses, run_tiny, tiny_tree
+from training.tiny import BATCH, losses, run_tiny, tiny_tree, with_two_resolutions
 
 import soda_fast
 
@@ -14,7 +14,7 @@ STEPS = 6
 
 
 def tree(path: Path, **perf: Any) -> dict[str, Any]:
-    found = tiny_tree(path, STEPS)
+    found = with_two_resolutions(tiny_tree(path, STEPS))
     found["model"] |= {"modulation": "layerwise", "initialisation": "paper"}
     found["model"]["decoder"] |= {"dropout": 0.0, "rescale": True}
     found["diffusion"] |= {
