@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from spawn import run_in_processes
-from training.tiny import run_tiny, tiny_tree
+from training.tiny import run_tiny, tiny_tree, with_two_resolutions
 
 import soda_fast
 from soda_fast.cli import main
@@ -29,7 +29,7 @@ ANY_MODELS = [task for task in TASK_NAMES if task != "novel-view"]  # that one: 
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Layerwise, so that all tasks can be done; batches of four, so that two processes share them."""
     path = tmp_path_factory.mktemp("sampling") / "run"
-    tree = tiny_tree(path, steps=4)
+    tree = with_two_resolutions(tiny_tree(path, steps=4))
     tree["model"]["modulation"] = "layerwise"
     tree["sampling"] = {"images": COLUMNS, "steps": 3, "solver": "dpm-solver++", "batch_images": 4}
     run_tiny(tree)
