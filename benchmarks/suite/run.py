@@ -63,6 +63,7 @@ def run_suite(
             finally:
                 _forget(found, places or {})
                 write_record(path, record)
+                answer_of(path, part.name).unlink(missing_ok=True)
             show(record)
         tell(f"  {found.status}{': ' + found.reason if found.reason else ''}, {found.seconds:.0f} s")
     write_record(path, record)
@@ -104,7 +105,6 @@ def _run_part(part: Part, found: PartResult, limit_s: float, record: Record, pat
         else:
             found.seconds, found.log = ended.seconds, ended.log
             found.status, found.reason = _judge(ended, found.result is not None, limit_s)
-    answer.unlink(missing_ok=True)
 
 
 def _forget(found: PartResult, places: Mapping[str, str]) -> None:

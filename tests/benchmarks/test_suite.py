@@ -108,6 +108,7 @@ def test_an_interrupted_suite_leaves_what_it_had(tmp_path: Path, number: int) ->
     assert (found["second"].status, found["second"].result) == ("cut off", {"figure": 7})
     assert ("killed" in found["second"].reason) == (number == signal.SIGKILL)
     assert found["third"].status == "not reached"
+    assert bool(list(tmp_path.glob("*.part.json"))) == (number == signal.SIGKILL), "kept where it is not in the record"
     # What it had started is gone with it, in whatever session.
     for pid in pids.read_text().rstrip(".").split():
         end = time.monotonic() + 60
