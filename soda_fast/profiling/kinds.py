@@ -16,7 +16,10 @@ KINDS = {
     "data": "image decoding (DALI)",
     "other": "other",
 }
-"""Every kind, and its line in a summary."""
+"""Every kind, and its line in a summary of a GPU's time."""
+# The host's time in FSDP's reduction of gradients is there in a single process too, which has nobody to talk to.
+HOST_KINDS = {**KINDS, "communication": "FSDP, communication"}
+"""The same, of a host's time."""
 
 ROOMS = ("data", "noising", "encoder", "decoder", "loss", "backward", "optimizer", "ema")
 """The parts of a step, as training names them in traces (soda_fast/spans.py)."""

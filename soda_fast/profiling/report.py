@@ -1,6 +1,6 @@
 """A summary as a page of text."""
 
-from soda_fast.profiling.kinds import KINDS
+from soda_fast.profiling.kinds import HOST_KINDS, KINDS
 from soda_fast.profiling.summary import GAP_US, Gaps, Summary
 
 _NAME_WIDTH = 78
@@ -14,7 +14,8 @@ def as_text(summary: Summary) -> str:
         "(tracing itself slows the host)",
         "",
     ]
-    lines += [_bar(KINDS[kind], share) for kind, share in summary.shares.items()]
+    names = KINDS if gpu else HOST_KINDS
+    lines += [_bar(names[kind], share) for kind, share in summary.shares.items()]
     lines += [_bar("idle" if gpu else "outside operations", summary.idle), ""]
     lines += [f"data wait      {100 * summary.data_wait:.1f} % of the time the host waited for images"]
     lines += [f"communication  {_communication(summary)}"]

@@ -78,9 +78,21 @@ def test_a_gpu_trace_by_hand() -> None:
 def test_the_text_says_it() -> None:
     text = as_text(summarise(parse_events(hand_made())))
     assert "convolutions              70.0 %" in text
+    assert "communication, exposed    10.0 %" in text
     assert "0.15 ms a step, 67 % of it overlapped" in text
     assert "1 longer than 10 us, 0.10 ms in all, the longest 0.10 ms" in text
     assert max(len(line) for line in text.splitlines()) <= 130
+
+
+def test_what_a_single_process_does_for_fsdp_is_not_called_exposed() -> None:
+    """Its host spends time on the reduction of gradients, with nobody to wait for."""
+    events = [
+        event("user_annotation", "ProfilerStep#0", 0, 1000),
+        event("cpu_op", "RegisterPostBackwardFunctionBackward", 100, 40),
+    ]
+    text = as_text(summarise(parse_events(events)))
+    assert "FSDP, communication        4.0 %" in text
+    assert "communication  none" in text
 
 
 def test_a_gap_knows_where_the_host_was() -> None:
