@@ -93,7 +93,8 @@ class PretrainedSODA(SODA):
             camera: (N, 3, 4), from where the images are to be seen, as in `encode`; None: the decoder is told none.
 
         Returns:
-            (N, 3, T, T) float32 images in [0, 1]; the noise that ddim leaves can pass the ends by 0.02.
+            (N, 3, T, T) float32 images in [0, 1]; the noise that ddim leaves can pass the ends, most on the inverted
+            schedule, where its deviation is 0.07.
 
         Raises:
             ValueError: steps, guidance, solver or eta out of range, or at odds with the model; camera as in `encode`.

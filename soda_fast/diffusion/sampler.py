@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,13 +36,14 @@ def ddim_sample(
     eta: float = 0.0,
     seed: int = 0,
     rows: Tensor | None = None,
+    clip: bool = True,
 ) -> Tensor:
     """Images from z, as the reference implementation makes them; deterministic in the starting noise if eta = 0.
 
     With `sampling_alphabar` the result still has the noise of its first level: it is distributed as
     sqrt(alphabar[0]) x_0 + sqrt(1 - alphabar[0]) noise, the more exactly the more steps. Of the linear schedule that is
     1e-4 of the variance, of the inverted one 0.02, a deviation of 18 grey levels. With `training_alphabar`, whose
-    alphabar[0] is 1, the end is that of `dpm_solver_sample`.
+    alphabar[0] is 1, the end is that of `dpm_solver_sample`. This holds of what lies in [-1, 1], or without `clip`.
 
     Args:
         denoise: the model.
@@ -55,6 +57,7 @@ def ddim_sample(
         eta: share of fresh noise in each step (DDIM, equation 16): 0 none, 1 as in DDPM.
         seed: of that noise, which is a function of it, the timestep and the sample's row.
         rows: (N,) int64, the samples' numbers; None: 0, 1, ...
+        clip: keep each step's x_0 in [-1, 1], the range of images, as the reference does.
 
     Returns:
         (N, 3, S, S) float32, images in [0, 1] but for the noise of alphabar[0], which can pass the ends.
@@ -68,7 +71,7 @@ def ddim_sample(
     x = x_T.float()
     for time, next_time in pairwise(sampling_times(total_steps, steps)):
         signal, next_signal = alphabar[time], alphabar[next_time]
-        x_0 = _guided_x_0(denoise, x, time, z, guidance, prediction, signal)
+        x_0 = _guided_x_0(denoise, x, time, z, guidance, prediction, signal, clip)
         noise = (x - signal.sqrt() * x_0) / (1 - signal).sqrt()
         fresh = eta * ((1 - next_signal) / (1 - signal) * (1 - signal / next_signal)).sqrt()
         x = next_signal.sqrt() * x_0 + (1 - next_signal - fresh.square()).sqrt() * noise
@@ -76,6 +79,28 @@ def ddim_sample(
             drawn = counter_rng.normal(seed, f"ddim/{time}", rows.to(x.device), tuple(x.shape[1:]))
             x = x + fresh * drawn
     return (x + 1) / 2
+
+
+def solver_times(log_snr: Tensor, steps: int) -> list[int]:
+    """The `steps` timesteps that DPM-Solver++ visits, falling from T to 1.
+
+    They are equal in the mean of two coordinates, each scaled to 0..1: log(alpha_t / sigma_t), in which the solver's
+    error is smooth, and sqrt(t) (as DDIM's for CIFAR-10, appendix D.2). By the first alone too few are left for little
+    noise; by the second alone the cosine and the inverted schedule lose what is common to many pixels, as brightness,
+    which is decided in their last few timesteps. Where those are too coarse the next free one is taken.
+
+    Args:
+        log_snr: (T + 1,) float64.
+    """
+    total = len(log_snr) - 1
+    t = torch.arange(1, total + 1, dtype=torch.float64)
+    coordinate = _scaled(log_snr[1:]) + _scaled(-t.sqrt())  # falls with t from 2 to 0
+    wanted = np.interp(np.linspace(0, 2, steps), coordinate.flip(0).numpy(), t.flip(0).numpy())
+    times: list[int] = []
+    for number, time in enumerate(wanted):
+        below = min(round(time), times[-1] - 1) if times else total
+        times.append(max(below, steps - number))
+    return times
 
 
 @torch.no_grad()
@@ -87,41 +112,58 @@ def dpm_solver_sample(
     steps: int = 20,
     guidance: Guidance = 0.3,
     prediction: str = "noise",
+    clip: bool = True,
 ) -> Tensor:
     """Images from z by DPM-Solver++ of second order, with several steps (2M, algorithm 2); deterministic in x_T.
 
-    Time steps are equal in sqrt(t) from T to 1 (as DDIM's for CIFAR-10, appendix D.2): equal in t, the last ones are
-    too long for the second order. The first is of first order.
+    The timesteps are those of `solver_times`. The first step has none before it that would make it of second order; on
+    the inverted schedule it is the longest, and no timestep lies within it. So it is made once more with the x_0 that
+    it led to, linear in log-SNR in between, without another call of the model (the corrector of UniPC, Zhao et al.,
+    arXiv 2302.04867, of that step alone).
 
-    x at t = 1 is distributed as sqrt(alphabar[1]) x_0 + sqrt(1 - alphabar[1]) noise, the more exactly the more steps.
+    x at t = 1 is distributed as sqrt(alphabar[1]) x_0 + sqrt(1 - alphabar[1]) noise, the more exactly the more steps;
+    but for what the first timesteps of the schedule are too coarse for (inverted, T = 1000: of a direction in which
+    images vary by 10, as brightness in 16x16 pixels may, 92 % of the deviation comes back, by 0.5 all of it).
     No network has seen less noise than that, so there is nothing more to solve: the result is the model's x_0 at t = 1,
     E[x_0 | x_1]. Of a Gaussian that is a Gaussian of the same mean; of a direction's variance s^2 it keeps the share
     s^2 / (s^2 + u), u = (1 - alphabar[1]) / alphabar[1]. u is 1e-4 for the linear schedule, 4e-5 for cosine: nothing is
     lost. It is 0.02 for the inverted one with T = 1000, which smooths away what varies by less than 18 grey levels, and
-    falls as 1 / sqrt(T).
+    falls as 1 / sqrt(T). All this holds of what lies in [-1, 1], or without `clip`.
 
     Args:
         alphabar: (T + 1,) float32, of `NoiseSchedule.training_alphabar`.
-        steps: calls of the model, at most T; fewer where timesteps are too coarse for as many.
+        steps: calls of the model, at most T.
 
-    The rest, the result and the errors as for `ddim_sample`; images lie in [0, 1].
+    The rest, the result and the errors as for `ddim_sample`; images lie in [0, 1] if clipped.
     """
-    total_steps = _checked_total(alphabar, steps)
+    _checked_total(alphabar, steps)
     # In float64: the logarithms of ratios of small numbers; the images stay float32.
     alpha, sigma = alphabar.double().cpu().sqrt(), (1 - alphabar.double().cpu()).sqrt()
     log_snr = torch.log(alpha / sigma)
-    times = torch.linspace(total_steps**0.5, 1, steps).square().round().long().unique().flip(0).tolist()
-    x, x_0 = x_T.float(), torch.zeros_like(x_T)
-    step = step_before = 0.0
-    for time, next_time in pairwise([*times, 0]):
-        before, x_0 = x_0, _guided_x_0(denoise, x, time, z, guidance, prediction, alphabar[time].to(x.device))
-        if next_time == 0:
-            break
-        step_before, step = step, float(log_snr[next_time] - log_snr[time])
+
+    def predict(x: Tensor, time: int) -> Tensor:
+        return _guided_x_0(denoise, x, time, z, guidance, prediction, alphabar[time].to(x.device), clip)
+
+    x, before, step_before = x_T.float(), torch.zeros_like(x_T), 0.0
+    times = solver_times(log_snr, steps)
+    x_0 = predict(x, times[0])
+    for time, next_time in pairwise(times):
+        step = float(log_snr[next_time] - log_snr[time])
+        shrunk, gained = float(sigma[next_time] / sigma[time]) * x, -math.expm1(-step)
         share = step / (2 * step_before) if step_before else 0.0
-        mixed = (1 + share) * x_0 - share * before
-        x = float(sigma[next_time] / sigma[time]) * x - float(alpha[next_time]) * math.expm1(-step) * mixed
+        x = shrunk + float(alpha[next_time]) * gained * ((1 + share) * x_0 - share * before)
+        before, x_0 = x_0, predict(x, next_time)
+        if not step_before:
+            of_start = (gained - step * math.exp(-step)) / step
+            x = shrunk + float(alpha[next_time]) * (of_start * before + (gained - of_start) * x_0)
+        step_before = step
     return (x_0 + 1) / 2
+
+
+def _scaled(coordinate: Tensor) -> Tensor:
+    """From 1 at the first timestep to 0 at the last."""
+    span = coordinate[0] - coordinate[-1]
+    return (coordinate - coordinate[-1]) / span if span else torch.zeros_like(coordinate)
 
 
 def _checked_total(alphabar: Tensor, steps: int) -> int:
@@ -132,8 +174,9 @@ def _checked_total(alphabar: Tensor, steps: int) -> int:
 
 
 def _guided_x_0(
-    denoise: Denoise, x: Tensor, time: int, z: Tensor, guidance: Guidance, prediction: str, signal: Tensor
+    denoise: Denoise, x: Tensor, time: int, z: Tensor, guidance: Guidance, prediction: str, signal: Tensor, clip: bool
 ) -> Tensor:
-    """x_0 as guidance has it, clipped to [-1, 1], the range of images."""
+    """x_0 as guidance has it; clipped to [-1, 1], the range of images."""
     predicted = guided_prediction(denoise, x, time, z, guidance)
-    return predicted_x_0(prediction, predicted, x, signal).clamp(-1, 1)
+    x_0 = predicted_x_0(prediction, predicted, x, signal)
+    return x_0.clamp(-1, 1) if clip else x_0

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from soda_fast.diffusion import NoiseSchedule, ddim_sample, dpm_solver_sample, expected_prediction
-from soda_fast.diffusion.sampler import sampling_times
+from soda_fast.diffusion.sampler import sampling_times, solver_times
 from soda_fast.evaluation import psnr
 
 MEAN, DEVIATION = 0.2, 0.15  # of x_0: within [-1, 1] by five deviations, so that clipping changes nothing
@@ -17,13 +17,13 @@ N, SIZE = 64, 8
 Z = torch.zeros(N, 1)
 
 
-def perfect(alphabar: Tensor, prediction: str):
-    """The conditional mean of each prediction where x_0 is N(MEAN, DEVIATION^2), pixel by pixel."""
+def perfect(alphabar: Tensor, prediction: str, deviation: float | Tensor = DEVIATION):
+    """The conditional mean of each prediction where x_0 is N(MEAN, deviation^2), pixel by pixel."""
 
     def denoise(x: Tensor, t: Tensor, z: Tensor, drop_mask: Tensor) -> Tensor:
         signal = alphabar[t].double().view(-1, 1, 1, 1)
-        variance = signal * DEVIATION**2 + 1 - signal
-        x_0 = MEAN + signal.sqrt() * DEVIATION**2 / variance * (x.double() - signal.sqrt() * MEAN)
+        variance = signal * deviation**2 + 1 - signal
+        x_0 = MEAN + signal.sqrt() * deviation**2 / variance * (x.double() - signal.sqrt() * MEAN)
         noise = (x.double() - signal.sqrt() * x_0) / (1 - signal).sqrt()
         return expected_prediction(prediction, (x_0 + 1) / 2, noise, signal.flatten()).float()
 
@@ -44,18 +44,21 @@ def of_unit_moments(x: Tensor) -> Tensor:
     return ((x - x.mean()) / x.std()).float()
 
 
-def flow_of_gaussian(alphabar: Tensor, x: Tensor, start: int, end: int) -> Tensor:
+def flow_of_gaussian(
+    alphabar: Tensor, x: Tensor, start: int, end: int, deviation: float | Tensor = DEVIATION
+) -> Tensor:
     """Where the probability flow takes x at `start` by `end`, float64: for a Gaussian it only moves and scales."""
     a = alphabar.double()
-    scale = torch.sqrt(a * DEVIATION**2 + 1 - a)
-    return a[end].sqrt() * MEAN + scale[end] / scale[start] * (x.double() - a[start].sqrt() * MEAN)
+    variance = {t: a[t] * deviation**2 + 1 - a[t] for t in (start, end)}
+    scale = torch.sqrt(variance[end] / variance[start])
+    return a[end].sqrt() * MEAN + scale * (x.double() - a[start].sqrt() * MEAN)
 
 
-def exact_end(alphabar: Tensor) -> Tensor:
-    """Where the solver must end from `start`: E[x_0 | x_1] of the flow's x_1, as images."""
-    x_1 = flow_of_gaussian(alphabar, start(), len(alphabar) - 1, 1)
+def exact_end(alphabar: Tensor, x_T: Tensor, deviation: float | Tensor = DEVIATION) -> Tensor:
+    """Where the solver must end from x_T: E[x_0 | x_1] of the flow's x_1, as images."""
+    x_1 = flow_of_gaussian(alphabar, x_T, len(alphabar) - 1, 1, deviation)
     a = alphabar[1].double()
-    x_0 = MEAN + a.sqrt() * DEVIATION**2 / (a * DEVIATION**2 + 1 - a) * (x_1 - a.sqrt() * MEAN)
+    x_0 = MEAN + a.sqrt() * deviation**2 / (a * deviation**2 + 1 - a) * (x_1 - a.sqrt() * MEAN)
     return (x_0 + 1) / 2
 
 
@@ -81,8 +84,54 @@ def test_the_solver_gives_the_gaussian_that_is_certain_at_the_first_timestep(sch
     assert mean == pytest.approx(MEAN, abs=0.001)
 
 
-def test_only_the_first_noise_level_keeps_the_gaussian_from_coming_back_whole() -> None:
-    """All of it does on linear and cosine; on the inverted schedule the more, the more timesteps the network knows."""
+# As of white noise, of contours, and of the brightness of a whole image, which adds up over its pixels.
+NARROW_TO_WIDE = torch.tensor([0.05, 0.2, 0.5, 1.0, 3.0, 10.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "inverted"])
+def test_wide_and_narrow_directions_come_back(schedule: str) -> None:
+    """Noise of many pixels and what is common to them are decided at different ends of a schedule."""
+    alphabar, x_T = NoiseSchedule(schedule, 1000).training_alphabar(), start()[..., : len(NARROW_TO_WIDE)]
+    denoise, errors = perfect(alphabar, "noise", NARROW_TO_WIDE), {}
+    exact = exact_end(alphabar, x_T, NARROW_TO_WIDE) * 2 - 1 - MEAN
+    for steps in (20, 100):
+        found = 2 * dpm_solver_sample(denoise, alphabar, Z, x_T, steps, 0.0, clip=False).double() - 1 - MEAN
+        errors[steps] = ((found * exact).sum((0, 1, 2)) / exact.square().sum((0, 1, 2)) - 1).abs()
+    # One timestep leads from no signal to a ninth of it on the inverted schedule: too far for what varies by 10.
+    too_coarse = 0.09 if schedule == "inverted" else 0.0
+    assert (errors[20][:-1] < 0.05).all()
+    assert errors[20][-1] < max(0.07, too_coarse)
+    assert (errors[100][:-1] < (0.02 if too_coarse else 0.004)).all()
+    assert errors[100][-1] < max(0.004, too_coarse)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "inverted"])
+def test_what_leaves_the_range_of_images_comes_back_unclipped(schedule: str) -> None:
+    alphabar = NoiseSchedule(schedule, 1000).training_alphabar()
+    exact = exact_end(alphabar, start(), 1.0)
+    solved = dpm_solver_sample(perfect(alphabar, "noise", 1.0), alphabar, Z, start(), 100, 0.0, clip=False)
+    walked = ddim_sample(perfect(alphabar, "noise", 1.0), alphabar, Z, start(), 1000, 0.0, clip=False)
+    for found, tolerance in ((solved, 0.01), (walked, 0.03)):
+        assert (found.double() - exact).abs().mean().item() < tolerance
+    assert solved.double().std().item() == pytest.approx(exact.std().item(), rel=0.01)
+    assert dpm_solver_sample(perfect(alphabar, "noise", 1.0), alphabar, Z, start(), 100, 0.0).max() <= 1
+
+
+@pytest.mark.parametrize(("schedule", "total"), [("linear", 1000), ("cosine", 1000), ("inverted", 4000), ("cosine", 7)])
+def test_the_solver_takes_as_many_steps_as_it_is_told(schedule: str, total: int) -> None:
+    a = NoiseSchedule(schedule, total).training_alphabar().double()
+    for steps in {1, 2, 3, 5, 7, 20, 200, 999, total}:
+        if steps > total:
+            continue
+        times = solver_times(torch.log((a / (1 - a)).sqrt()), steps)
+        assert len(times) == steps
+        assert times == sorted(set(times), reverse=True)
+        assert times[0] == total
+        assert times[-1] == (1 if steps > 1 else total)
+
+
+def test_what_the_first_noise_level_takes_from_a_narrow_gaussian() -> None:
+    """Nothing on linear and cosine; on the inverted schedule the less, the more timesteps the network knows."""
     missing = {}
     schedules = [("linear", 1000), ("cosine", 1000), ("inverted", 1000), ("inverted", 10_000)]
     for name, total in schedules:
@@ -114,7 +163,7 @@ def test_ddim_ends_at_the_noise_level_of_its_schedule(schedule: str) -> None:
 def test_ddim_on_the_training_schedule_ends_as_the_solver_does() -> None:
     alphabar = NoiseSchedule("inverted", 1000).training_alphabar()
     images = ddim_sample(perfect(alphabar, "noise"), alphabar, Z, start(), 1000, 0.0)
-    assert (images.double() - exact_end(alphabar)).abs().mean().item() * 2 < 0.02 * DEVIATION
+    assert (images.double() - exact_end(alphabar, start())).abs().mean().item() * 2 < 0.02 * DEVIATION
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -159,7 +208,7 @@ def test_the_solver_is_of_second_order() -> None:
     errors = []
     for steps in (20, 40, 80):
         found = dpm_solver_sample(perfect(alphabar, "v"), alphabar, Z, start(), steps, 0.0, "v")
-        errors.append((found.double() - exact_end(alphabar)).abs().mean().item())
+        errors.append((found.double() - exact_end(alphabar, start())).abs().mean().item())
     assert 3 < errors[0] / errors[1] < 6
     assert 3 < errors[1] / errors[2] < 6
 
