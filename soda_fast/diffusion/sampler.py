@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,13 +92,16 @@ def solver_times(log_snr: Tensor, steps: int) -> list[int]:
         log_snr: (T + 1,) float64.
     """
     total = len(log_snr) - 1
-    t = torch.arange(1, total + 1, dtype=torch.float64)
-    coordinate = _scaled(log_snr[1:]) + _scaled(-t.sqrt())  # falls with t from 2 to 0
-    wanted = np.interp(np.linspace(0, 2, steps), coordinate.flip(0).numpy(), t.flip(0).numpy())
-    times: list[int] = []
-    for number, time in enumerate(wanted):
-        below = min(round(time), times[-1] - 1) if times else total
-        times.append(max(below, steps - number))
+    if steps == 1:
+        return [total]
+    t = torch.arange(total, 0, -1, dtype=torch.float64)
+    coordinate = _scaled(log_snr[1:].flip(0)) - _scaled(t.sqrt())  # grows from 0 at T to 2 at 1
+    wanted = torch.linspace(0, 2, steps, dtype=torch.float64)
+    after = torch.searchsorted(coordinate, wanted).clamp(1, total - 1)
+    share = (wanted - coordinate[after - 1]) / (coordinate[after] - coordinate[after - 1])
+    times = [total]
+    for number, time in enumerate((t[after - 1] - share).tolist()[1:], start=1):
+        times.append(max(min(round(time), times[-1] - 1), steps - number))
     return times
 
 
@@ -161,9 +163,8 @@ def dpm_solver_sample(
 
 
 def _scaled(coordinate: Tensor) -> Tensor:
-    """From 1 at the first timestep to 0 at the last."""
-    span = coordinate[0] - coordinate[-1]
-    return (coordinate - coordinate[-1]) / span if span else torch.zeros_like(coordinate)
+    """From 0 at its first entry, by the distance to its last: to 1, or to -1 where it falls."""
+    return (coordinate - coordinate[0]) / (coordinate[-1] - coordinate[0]).abs()
 
 
 def _checked_total(alphabar: Tensor, steps: int) -> int:
