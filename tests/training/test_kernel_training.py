@@ -31,8 +31,7 @@ def test_twenty_steps_have_the_same_losses(tmp_path: Path) -> None:
 def test_twenty_steps_of_the_triton_kernel_have_the_same_losses(tmp_path: Path) -> None:
     """In Triton's interpreter, where there is no GPU: one image, one resolution. That has every use of the operator:
     with an activation and without, modulated with bias and dropout, joining a skip connection."""
-    decoder = {"multipliers": [1], "attention": [False]}
-    fused, plain = (train_with(kernels, tmp_path, 1, **decoder) for kernels in ("triton", "pytorch"))
+    fused, plain = (train_with(kernels, tmp_path, 1, attention=[False]) for kernels in ("triton", "pytorch"))
     assert len(fused) == 20
     for images, loss in plain.items():
         assert fused[images] == pytest.approx(loss, rel=1e-4)
