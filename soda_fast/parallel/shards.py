@@ -1,8 +1,32 @@
-"""Weights for a model that is spread over processes, from one that is not."""
+"""The part of a spread model that this process holds, as plain tensors, and weights for it from a whole one."""
+
+from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+
+def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this process holds of each tensor, sharing its memory; call it anew for each use, under `no_grad`.
+
+    DTensor's dispatch looks at each tensor of a list: several hundred parameters would cost the host tens of
+    milliseconds in an operation that takes the device less than one. FSDP may give a parameter other memory in its
+    first forward, so what was returned before it is not the parameter any more.
+    """
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+
+def sharding_group(tensor: Tensor) -> dist.ProcessGroup | None:
+    """The processes that share a tensor's elements among them; None if each of them has all, or there is but one."""
+    if not isinstance(tensor, DTensor):
+        return None
+    sharded = [dim for dim, placement in enumerate(tensor.placements) if isinstance(placement, Shard)]
+    if not sharded or tensor.device_mesh.size(sharded[0]) == 1:
+        return None
+    (dim,) = sharded
+    return tensor.device_mesh.get_group(dim)
 
 
 @torch.no_grad()

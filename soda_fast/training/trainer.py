@@ -183,9 +183,7 @@ class Trainer:
                 loss.backward(1 + 0 * loss.detach())
             losses.append(loss.detach())
         with span("optimizer"):
-            norm, skipped = clip_and_step(
-                self.model, self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen
-            )
+            norm, skipped = clip_and_step(self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen)
         self.buffers.settle(skipped)
         self.loss_sum += torch.where(skipped, 0.0, sum(losses))
         self.grad_norm = torch.where(skipped, self.grad_norm, norm)

@@ -6,7 +6,7 @@ from torch import nn
 
 from soda_fast.training.clock import Clock, SaveTimer
 from soda_fast.training.finite import FiniteGuard, NonFiniteError
-from soda_fast.training.optimizer import clip_and_step, learning_rate
+from soda_fast.training.optimizer import ShardedAdamW, clip_and_step, learning_rate
 
 
 def test_learning_rate_is_linear_then_constant() -> None:
@@ -15,17 +15,17 @@ def test_learning_rate_is_linear_then_constant() -> None:
     assert learning_rate(0.5, 0, 10, 0) == 0.5
 
 
-def model_and_optimizer() -> tuple[nn.Linear, torch.optim.AdamW]:
+def model_and_optimizer() -> tuple[nn.Linear, ShardedAdamW]:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    return model, ShardedAdamW(model.parameters(), lr=0.1, fused=True)
 
 
 def test_clips_to_the_whole_norm() -> None:
     model, optimizer = model_and_optimizer()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    norm, _ = clip_and_step(model, optimizer, 1.0, FiniteGuard(torch.device("cpu")), 0)
+    norm, _ = clip_and_step(optimizer, 1.0, FiniteGuard(torch.device("cpu")), 0)
     assert norm.item() == pytest.approx(8**0.5)
     clipped = optimizer.state[model.weight]["exp_avg"] / 0.1
     torch.testing.assert_close(clipped, torch.full_like(clipped, 8**-0.5), atol=1e-5, rtol=1e-4)
@@ -41,7 +41,7 @@ def test_a_bad_gradient_changes_nothing_and_stops_the_run(bad: float) -> None:
             parameter.grad = torch.ones_like(parameter)
         if step >= 2:
             model.weight.grad[0, 0] = bad
-        clip_and_step(model, optimizer, 1.0, guard, images_seen=step)
+        clip_and_step(optimizer, 1.0, guard, images_seen=step)
         assert torch.equal(model.weight, before) == (step >= 2)
         if step < 2:
             guard.check()
