@@ -123,7 +123,8 @@ class ReferenceStep:
         if self.recipe.sharded:
             bf16 = self.recipe.precision == "bf16"
             methods = model.compiled_methods if compiled else ()
-            parallelize(model, model.blocks, self.processes.mesh("fsdp"), bf16=bf16, compiled=methods)
+            mesh, unit_bytes = self.processes.mesh("fsdp"), self.config.parallel.unit_mib << 20
+            parallelize(model, model.blocks, mesh, bf16=bf16, compiled=methods, unit_bytes=unit_bytes)
         return model
 
     def _replicated(self, model: SODA) -> nn.Module:

@@ -24,9 +24,9 @@ class SODA(nn.Module):
         self.steps, self.time_scale = steps, time_scale
 
     @property
-    def blocks(self) -> list[nn.Module]:
-        """The repeated parts of both networks: the units of sharding and checkpointing."""
-        return [*self.encoder.stages, *self.decoder.blocks]
+    def blocks(self) -> list[list[nn.Module]]:
+        """The repeated parts, which are compiled one by one: the encoder's and the decoder's, each run as a whole."""
+        return [list(self.encoder.stages), list(self.decoder.blocks)]
 
     @property
     def compiled_methods(self) -> list[tuple[nn.Module, str]]:
@@ -34,7 +34,7 @@ class SODA(nn.Module):
         return [
             (self.encoder, "stem"),
             (self.decoder.time_emb, "forward"),
-            *((block, "forward") for block in self.blocks),
+            *((block, "forward") for network in self.blocks for block in network),
         ]
 
     def encode(self, images: Tensor, rays: Tensor | None = None) -> Tensor:

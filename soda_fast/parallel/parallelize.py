@@ -19,7 +19,7 @@ KEPT_BYTES = 1 << 30
 
 def parallelize(
     model: nn.Module,
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[Sequence[nn.Module]],
     mesh: DeviceMesh,
     *,
     bf16: bool,
@@ -28,12 +28,14 @@ def parallelize(
     reshard_after_forward: bool | None = None,
     entry_methods: Sequence[str] = (),
     recomputed: Sequence[nn.Module] = (),
+    unit_bytes: int = 0,
 ) -> None:
     """Prepare `model` for training on the processes of `mesh`, in place. Parameter names do not change.
 
     Args:
         model: on its device or on `meta`, with float32 parameters.
-        blocks: its repeated parts: sharded one by one, so that communication overlaps computation.
+        blocks: its repeated parts, in lists of which a forward runs all or none. Each list is sharded in units, so that
+            communication overlaps computation.
         mesh: from `Processes.mesh`.
         bf16: compute in bfloat16; parameters, gradients' reduction and optimizer stay float32.
         compiled: the methods to compile, as (module, name), one by one, so that compile time stays flat.
@@ -43,6 +45,7 @@ def parallelize(
         entry_methods: methods besides forward that callers use; FSDP gathers parameters for these too.
         recomputed: those of the blocks whose activations are not kept for the backward pass but computed again. They
             must draw no random numbers and change no buffers.
+        unit_bytes: neighbouring blocks become one unit until their parameters have these. 0: each is one.
     """
     synchronise_batch_norm(model, dist.group.WORLD)
     for module, name in compiled:
@@ -54,12 +57,29 @@ def parallelize(
     if reshard_after_forward is None:
         numbers = sum(parameter.numel() for parameter in model.parameters())
         reshard_after_forward = numbers * (2 if bf16 else 4) > KEPT_BYTES
-    for block in (*blocks, model):
+    for unit in (*(unit for together in blocks for unit in units_of(together, unit_bytes)), [model]):
         fully_shard(
-            block, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy(), reshard_after_forward=reshard_after_forward
+            unit, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy(), reshard_after_forward=reshard_after_forward
         )
     for method in entry_methods:
         register_fsdp_forward_method(model, method)
+
+
+def units_of(blocks: Sequence[nn.Module], least_bytes: int) -> list[list[nn.Module]]:
+    """Neighbouring blocks, joined until their parameters have `least_bytes`; the last ones may have less.
+
+    In FSDP's hooks each unit costs the host about a millisecond of a step, and links do not carry small messages at
+    their full rate.
+    """
+    units: list[list[nn.Module]] = [[]]
+    missing = least_bytes
+    for block in blocks:
+        if units[-1] and missing <= 0:
+            units.append([])
+            missing = least_bytes
+        units[-1].append(block)
+        missing -= sum(parameter.numel() * parameter.element_size() for parameter in block.parameters())
+    return [unit for unit in units if unit]
 
 
 def reshard(model: nn.Module) -> None:

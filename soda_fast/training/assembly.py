@@ -27,6 +27,7 @@ def spread_model(config: Config, processes: Processes, compiled: bool) -> SODA:
         entry_methods=("encode", "features", "denoise"),
         # Not the encoder's: its BatchNorm would count every batch twice.
         recomputed=model.decoder.blocks if config.perf.activation_checkpointing else (),
+        unit_bytes=config.parallel.unit_mib << 20,
     )
     return model.to_empty(device=processes.device)
 

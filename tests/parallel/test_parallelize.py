@@ -45,7 +45,7 @@ def test_names_and_numbers_stay(compile_blocks: bool) -> None:
     with start_processes("cpu") as processes:
         blocks = [wrapped.first, wrapped.second]
         compiled = [(block, "forward") for block in blocks] if compile_blocks else []
-        parallelize(wrapped, blocks, processes.mesh("fsdp"), bf16=False, compiled=compiled)
+        parallelize(wrapped, [blocks], processes.mesh("fsdp"), bf16=False, compiled=compiled)
         assert list(wrapped.state_dict()) == list(plain.state_dict())
         for _ in range(2):  # the second step must not compile again
             expected, found = plain(x), wrapped(x)
@@ -91,7 +91,7 @@ def test_blocks_of_many_shapes_compile_once_each() -> None:
     with start_processes("cpu") as processes, torch.compiler.set_stance("default", force_backend=count_graphs):
         layers = list(network.layers)
         compiled = [(layer, "forward") for layer in layers]
-        parallelize(network, layers, processes.mesh("fsdp"), bf16=False, compiled=compiled)
+        parallelize(network, [layers], processes.mesh("fsdp"), bf16=False, compiled=compiled)
         for _ in range(3):
             network(torch.ones(2, 1)).sum().backward()
     assert count == 12
@@ -104,7 +104,7 @@ def test_recomputed_activations_change_nothing() -> None:
     x = torch.randn(4, 1)
     with start_processes("cpu") as processes:
         layers = list(wrapped.layers)
-        parallelize(wrapped, layers, processes.mesh("fsdp"), bf16=False, recomputed=layers)
+        parallelize(wrapped, [layers], processes.mesh("fsdp"), bf16=False, recomputed=layers)
         plain(x).sum().backward()
         wrapped(x).sum().backward()
         for (name, one), other in zip(plain.named_parameters(), wrapped.parameters(), strict=True):

@@ -46,9 +46,10 @@ def assert_as_recorded(path: Path) -> None:
         assert loss == pytest.approx(recorded[images], rel=1e-5 if images <= 3 * BATCH else 1e-3), images
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 4])
-def test_fsdp(tmp_path: Path, processes: int) -> None:
-    run_in_processes(train, processes, tmp_path / "run", {})
+@pytest.mark.parametrize(("processes", "unit_mib"), [(1, 16), (2, 0), (3, 16), (4, 0)])
+def test_fsdp(tmp_path: Path, processes: int, unit_mib: int) -> None:
+    """Each block gathered for itself, and all of a network's at once."""
+    run_in_processes(train, processes, tmp_path / "run", {"parallel": {"unit_mib": unit_mib}})
     assert_as_recorded(tmp_path / "run")
 
 

@@ -38,6 +38,7 @@ def tiny_tree(run_dir: Path, steps: int, **train_keys: Any) -> dict[str, Any]:
             "log_every_images": BATCH,
             **train_keys,
         },
+        "parallel": {"unit_mib": 0},  # as large models have it: several units
         "sampling": {"images": 3, "steps": 2},
         # A step that is slow because the machine is busy would be profiled, which takes longer than the training.
         "profile": {"slow_factor": 0},
