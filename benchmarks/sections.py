@@ -63,6 +63,7 @@ def _ladder(result: dict[str, Any]) -> list[str]:
         "images/s",
         "quartiles",
         "step, ms",
+        "host, ms",
         *(f"{phase}, ms" for phase in PHASES),
         "GiB",
         "MFU",
@@ -82,6 +83,7 @@ def _ladder(result: dict[str, Any]) -> list[str]:
                 f"{rate['median']:,.1f}",
                 f"{rate['lower_quartile']:,.1f} .. {rate['upper_quartile']:,.1f}",
                 f"{1e3 * row['step_s']:.1f}",
+                f"{1e3 * row['host_s']:.1f}",
                 *(f"{1e3 * row['phase_s'][phase]:.2f}" for phase in PHASES),
                 f"{row['peak_memory_gib']:.2f}",
                 _percent(row["mfu_measured"]),
@@ -93,8 +95,8 @@ def _ladder(result: dict[str, Any]) -> list[str]:
     lines = table(head, rows)
     lines += [
         "",
-        f"Phases are means over steps; data is waiting for images. MFU is of the measured matrix rate, or of the data "
-        f"sheet's, and counts {result['mfu_counts']}.",
+        "Host: until it has handed a step to the idle device. Phases are means over steps; data is waiting for images. "
+        f"MFU is of the measured matrix rate, or of the data sheet's, and counts {result['mfu_counts']}.",
     ]
     for verdict in result.get("targets", ()):
         lines.append(f"- {_verdict(verdict['target'], verdict['reached'], verdict['at_least'])}")
@@ -238,11 +240,10 @@ def training(record: Record) -> list[str]:
         lines += [*table(head, rows), "", "On training images held out of the probe.", ""]
     if found.get("evaluation"):
         rows = [
-            (str(row.get("protocol")), str(row.get("features")), f"{100 * row['accuracy']:.1f}")
-            for row in found["evaluation"].get("results", ())
-            if "accuracy" in row
+            (row["protocol"], str(row["setting"].get("k", "")), row["features"], f"{100 * row['accuracy']:.1f}")
+            for row in found["evaluation"]["results"]
         ]
-        lines += [*table(("protocol", "features", "top-1, %"), rows), ""]
+        lines += [*table(("protocol", "k", "features", "top-1, %"), rows), ""]
     return lines
 
 

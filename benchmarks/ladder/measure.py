@@ -109,6 +109,7 @@ def measure_rung(
         try:
             warmup = limits.warmup_steps + queued
             steps = time_steps(step, loader, config.train.accumulate, timeline, limits, warmup)
+            host_s = host_seconds(step, loader, config.train.accumulate, timeline)
         finally:
             loader.close()
     batch = config.train.global_batch_images
@@ -117,6 +118,7 @@ def measure_rung(
         "batch_images": batch,
         "images_per_second": asdict(rates(steps.seconds, batch)),
         "step_s": statistics.median(steps.seconds),
+        "host_s": host_s,
         "phase_s": {phase: statistics.fmean(steps.phases[phase]) for phase in PHASES},
         "data_wait_share": sum(steps.phases["data"]) / sum(steps.seconds),
         "steps": len(steps.seconds),
@@ -164,6 +166,22 @@ def time_steps(
         if number >= limits.min_steps and time.perf_counter() - start >= limits.seconds:
             break
     return timeline.read()
+
+
+def host_seconds(step: Step, loader: Loader, accumulate: int, timeline: Timeline) -> float:
+    """What the host needs to hand a step to the device: the least of three that each found the device idle.
+
+    Where it is as long as a step, the device waits for the host, or the recipe makes the host wait for the device.
+    """
+    seconds = []
+    for _ in range(3):
+        parts = [next(loader) for _ in range(accumulate)]
+        timeline.read()
+        start = time.perf_counter()
+        step.step(parts)
+        seconds.append(time.perf_counter() - start)
+        timeline.end_step()
+    return min(seconds)
 
 
 def _steps(step: Step, loader: Loader, accumulate: int, timeline: Timeline, count: int | None) -> Iterator[int]:

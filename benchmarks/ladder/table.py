@@ -5,14 +5,14 @@ from typing import Any
 from benchmarks.ladder.timeline import PHASES
 
 HEADER = (
-    f"{'rung':<19}{'images/s':>10}  {'quartiles':<19}{'n':>4}{'step ms':>9}  "
+    f"{'rung':<19}{'images/s':>10}  {'quartiles':<19}{'n':>4}{'step ms':>9}{'host ms':>9}  "
     + "".join(f"{phase:>10}" for phase in PHASES)
     + f"{'GiB':>7}{'MFU':>7}{'sheet':>7}{'/publ.':>8}{'/rep.':>7}"
 )
 LEGEND = (
-    "images/s: median and quartiles over n spans of equal steps. Phases: mean ms of a step, on the device's clock; "
-    "data: waiting for images.\nMFU: of the measured matrix rate; sheet: of the data sheet's. /publ., /rep.: times the "
-    "published and the repaired recipe."
+    "images/s: median and quartiles over n spans of equal steps. host: until it has handed a step to the idle device. "
+    "Phases: mean ms\nof a step, on the device's clock; data: waiting for images. MFU: of the measured matrix rate; sheet: of "
+    "the data sheet's. /publ., /rep.: times the published and the repaired recipe."
 )
 
 
@@ -23,7 +23,8 @@ def format_row(row: dict[str, Any], said: set[str]) -> str:
     rate = row["images_per_second"]
     quartiles = f"{rate['lower_quartile']:,.1f} .. {rate['upper_quartile']:,.1f}"
     line = (
-        f"{row['name']:<19}{rate['median']:>10,.1f}  {quartiles:<19}{rate['windows']:>4}{1e3 * row['step_s']:>9.1f}  "
+        f"{row['name']:<19}{rate['median']:>10,.1f}  {quartiles:<19}{rate['windows']:>4}{1e3 * row['step_s']:>9.1f}"
+        + f"{1e3 * row['host_s']:>9.1f}  "
         + "".join(f"{1e3 * row['phase_s'][phase]:>10.2f}" for phase in PHASES)
         + f"{row['peak_memory_gib']:>7.2f}{_percent(row['mfu_measured'])}{_percent(row['mfu_data_sheet'])}"
         + f"{_times(row['times_published'], 8)}{_times(row['times_repaired'], 7)}"

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ _SHORTEST_HOST = 4
 
 
 def places_of(out: Path, data: Path | None) -> dict[str, str]:
-    """What stands for the folders of results and images, for the interpreter, the checkout, and the machine's name."""
+    """What stands for the folders of results, images and passing things, for interpreter and checkout, for the machine."""
     found = {str(out): "DIR", sys.executable: "python", sys.prefix: "PYTHON", sys.base_prefix: "PYTHON"}
-    found |= {str(ROOT): "CHECKOUT", str(Path.home()): "HOME"}
+    found |= {str(ROOT): "CHECKOUT", str(Path.home()): "HOME", tempfile.gettempdir(): "TMP"}
     if data is not None:
         found[str(data)] = "DATA"
     if len(platform.node()) >= _SHORTEST_HOST and platform.node() != "localhost":

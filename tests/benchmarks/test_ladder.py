@@ -100,6 +100,7 @@ def test_every_rung_runs(tmp_path: Path, processes: Processes) -> None:
     for rung in different.values():
         row = measure_rung(rung, config, dataset, processes, SHORT)
         assert row["steps"] >= 2
+        assert 0 < row["host_s"] < 3 * row["step_s"]
         assert set(row["phase_s"]) == set(PHASES)
         assert all(row["phase_s"][phase] > 0 for phase in ("data", "forward", "backward", "optimizer", "ema"))
         assert (row["phase_s"]["other"] > 0) == (rung.name == "published")

@@ -252,6 +252,7 @@ def with_ladder(rate: float, spread: float, machine: str = "test", **keys: Any) 
         "status": "measured",
         "images_per_second": {"median": rate, "lower_quartile": rate - spread, "upper_quartile": rate + spread},
         "step_s": 0.05,
+        "host_s": 0.0125,
         "phase_s": dict.fromkeys(PHASES, 0.00625),
         "peak_memory_gib": 12.0,
         "mfu_measured": 0.5,
@@ -300,7 +301,7 @@ def test_the_ledger_keeps_the_newest_of_each_machine(tmp_path: Path) -> None:
     assert "| trainer | 9,800.0 |" in text
     assert "9,000" not in text
     assert "| compile | failed | no compiler |" in text
-    assert "| data, ms | forward, ms | backward, ms | optimizer, ms | ema, ms | other, ms |" in text
+    assert "| step, ms | host, ms | data, ms | forward, ms | backward, ms | optimizer, ms | ema, ms | other, ms |" in text
     assert "target 9,700, reached 9,800.00, met" in text
     assert "- memory: cut off, did not end" in text
     assert "nothing here is a statement about speed" in text
