@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, inverse_affine
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
 
+_INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
 
 
@@ -74,14 +76,16 @@ def _fixed_point(matrix: tuple[float, ...]) -> list[int]:
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Nearest neighbour, black outside, in Pillow's 16.16 fixed point. matrices: (N, 6)."""
-    size = images.shape[1]
-    a, b, c, d, e, f = matrices.T[:, :, None, None]
-    pixel = torch.arange(size, device=images.device)
-    x, y = (a * pixel + b * pixel[:, None] + c) >> 16, (d * pixel + e * pixel[:, None] + f) >> 16
-    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    source = (y.clamp(0, size - 1) * size + x.clamp(0, size - 1)).flatten(1)
-    picked = images.flatten(1, 2).gather(1, source[..., None].expand(-1, -1, 3)).view_as(images)
-    return picked * inside[..., None]
+    count, size = images.shape[:2]
+    exact = torch.int32 if size <= _INT32_SIZE else torch.int64
+    a, b, c, d, e, f = matrices.to(exact).T[:, :, None, None]
+    pixel = torch.arange(size, dtype=exact, device=images.device)
+    x, y = (a * pixel + (b * pixel[:, None] + c)) >> 16, (d * pixel + (e * pixel[:, None] + f)) >> 16
+    # What lies outside is one black pixel away: a frame around each image, picked like any other.
+    framed, wide = functional.pad(images, (0, 0, 1, 1, 1, 1)), size + 2
+    first = torch.arange(0, count * wide * wide, wide * wide, device=images.device)[:, None, None]
+    source = first + x.clamp_(-1, size).add_(1).add_(y.clamp_(-1, size).add_(1).mul_(wide))
+    return framed.flatten(0, 2).index_select(0, source.flatten()).view_as(images)
 
 
 def _brightness(images: Tensor, strengths: Tensor) -> Tensor:
@@ -106,7 +110,7 @@ def _blend(degenerate: Tensor, images: Tensor, strengths: Tensor) -> Tensor:
     """degenerate + factor * (image - degenerate), cut towards zero; factor is 1 + strength."""
     factor = (1.0 + strengths).to(torch.float32)[:, None, None, None]
     start = degenerate.to(torch.float32)
-    return (start + factor * (images - start)).clamp_(0, 255).to(torch.uint8)
+    return (images - start).mul_(factor).add_(start).clamp_(0, 255).to(torch.uint8)
 
 
 def _smooth(images: Tensor) -> Tensor:
@@ -129,13 +133,15 @@ def _solarize(images: Tensor, strengths: Tensor) -> Tensor:
 
 
 def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel stretched to 0..255. float64, because Pillow computes the table in Python."""
-    low, high = images.amin(dim=(1, 2), keepdim=True), images.amax(dim=(1, 2), keepdim=True)
+    """Each channel stretched to 0..255, through a table as Pillow does it, in float64, because it does so in Python."""
+    low, high = images.amin(dim=(1, 2))[:, None], images.amax(dim=(1, 2))[:, None]
     span = (high.double() - low).clamp_(min=1.0)
     # 255.0 / span would be span's reciprocal times 255, and a bit off.
     scale = torch.full_like(span, 255.0) / span
-    stretched = (images * scale + -low.double() * scale).clamp_(0, 255).to(torch.uint8)
-    return torch.where(high > low, stretched, images)
+    level = torch.arange(256, dtype=torch.uint8, device=images.device)[:, None]
+    stretched = (level * scale + -low.double() * scale).clamp_(0, 255).to(torch.uint8)
+    table = torch.where(high > low, stretched, level)
+    return table.gather(1, images.flatten(1, 2).to(torch.int64)).view_as(images)
 
 
 def _equalize(images: Tensor, _: Tensor) -> Tensor:
@@ -143,7 +149,7 @@ def _equalize(images: Tensor, _: Tensor) -> Tensor:
     count, size = images.shape[0] * 3, images.shape[1]
     levels = images.permute(0, 3, 1, 2).reshape(count, size * size).to(torch.int64)
     histogram = torch.zeros(count, 256, dtype=torch.int64, device=images.device)
-    histogram.scatter_add_(1, levels, torch.ones_like(levels))
+    histogram.scatter_add_(1, levels, levels.new_ones(1).expand_as(levels))
     brightest = histogram.gather(1, levels.amax(dim=1, keepdim=True))
     step = torch.div(size * size - brightest, 255, rounding_mode="floor")
     before = histogram.cumsum(dim=1) - histogram
