@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_kernels import counter_bits, why_not_triton
+from soda_kernels import counter_bits, counter_normal, why_not_triton
 
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
@@ -143,7 +143,8 @@ def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) ->
     """(N, *shape) float32 standard normal by Box-Muller, four numbers to a Philox block."""
     count = math.prod(shape)
     if _has_numbers_here(positions):
-        return _normal_on_cpu(seed, stream_id(stream), positions, count).view(-1, *shape)
+        made = counter_normal(seed, stream_id(stream), positions, count)
+        return (_normal_on_cpu(seed, stream_id(stream), positions, count) if made is None else made).view(-1, *shape)
     words = bits(seed, stream, positions, -(-count // 4) * 4).view(len(positions), -1, 4)
     unit = (words.float() + 0.5) * 2.0**-32
     # Rounding to float32 can reach exactly 1, whose logarithm is 0: harmless. It never reaches 0.
@@ -154,7 +155,7 @@ def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) ->
 
 
 def _normal_on_cpu(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
-    """(N, count) float32: the same, a few rows at a time, in place, word by word."""
+    """`counter_normal` without a C compiler: the same numbers, a few rows at a time, in place, word by word."""
     blocks = -(-count // 4)
     out = torch.empty(len(positions), blocks, 2, 2)
     rows = _cached_rows(blocks)

@@ -6,6 +6,7 @@ from torch import Tensor
 from soda_fast import counter_rng
 from soda_fast.data.dataset import RGB
 from soda_fast.data.row_threads import RowThreads
+from soda_kernels import fill_planes
 
 _CACHED_VALUES = 1 << 16  # of a view, worked on at once on a CPU: what fits into a core's cache
 
@@ -26,16 +27,23 @@ class Finish:
     def __init__(self, mean: RGB, std: RGB, noise: float, seed: int, device: torch.device, threads: int) -> None:
         self._statistics, self._noise, self._seed = Statistics(mean, std, device), noise, seed
         self._threads = RowThreads(threads, "soda-fast-finish") if device.type == "cpu" else None
+        if self._threads is not None:
+            # What becomes of each level, (3, 256), by the arithmetic that a GPU does for each pixel.
+            levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+            self._normalised, self._units = (f(levels).view(3, 256) for f in (self._statistics.normalise, to_unit))
 
     def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Source (N, S, S, 3) and target (N, T, T, 3) uint8 -> (N, 3, S, S), (N, 3, T, T) float32. positions: (N,)."""
         if self._threads is None:
-            return self._source(source, positions), to_unit(target)
+            return self._add_noise(self._statistics.normalise(source), positions), to_unit(target)
         sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))
 
         def work(rows: slice) -> None:
-            sources[rows] = self._source(source[rows], positions[rows])
-            targets[rows] = to_unit(target[rows])
+            if not fill_planes(sources[rows], source[rows], self._normalised):
+                sources[rows] = self._statistics.normalise(source[rows])
+            self._add_noise(sources[rows], positions[rows])
+            if not fill_planes(targets[rows], target[rows], self._units):
+                targets[rows] = to_unit(target[rows])
 
         most = _CACHED_VALUES // max(source[0].numel(), target[0].numel())
         self._threads.for_rows(work, len(positions), max(1, most))
@@ -46,8 +54,8 @@ class Finish:
         if self._threads is not None:
             self._threads.close()
 
-    def _source(self, pixels: Tensor, positions: Tensor) -> Tensor:
-        clean = self._statistics.normalise(pixels)
+    def _add_noise(self, clean: Tensor, positions: Tensor) -> Tensor:
+        """In place."""
         if not self._noise:
             return clean
         noise = counter_rng.normal(self._seed, "source/noise", positions, tuple(clean.shape[1:]))

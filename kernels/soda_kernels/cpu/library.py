@@ -1,0 +1,51 @@
+"""The C of this folder as functions: compiled once for a machine, kept in the user's cache."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("cpu.c")
+# No contraction: a fused multiplication and addition rounds once, where PyTorch rounds twice.
+FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared")
+_LIMIT_S = 60
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The functions of cpu.c, during which other threads run; None where they cannot be compiled or kept."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    try:
+        found = ctypes.CDLL(str(_compiled(compiler, cache_folder())))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    pointer, size, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
+    found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
+    found.join_pairs.argtypes, found.join_pairs.restype = (*[pointer] * 4, size), None
+    found.fill_planes.argtypes, found.fill_planes.restype = (*[pointer] * 3, size, size), None
+    return found
+
+
+def cache_folder() -> Path:
+    """Where compiled code of this package lies."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soda_fast"
+
+
+def _compiled(compiler: str, folder: Path) -> Path:
+    made_of = (SOURCE.read_bytes(), *(part.encode() for part in (compiler, platform.machine(), *FLAGS)))
+    path = folder / f"cpu-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            made = Path(beside) / path.name
+            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
+            made.replace(path)
+    return path

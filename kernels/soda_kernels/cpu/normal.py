@@ -1,0 +1,41 @@
+"""Counter-based normal numbers."""
+
+import torch
+from torch import Tensor
+
+from soda_kernels.cpu.library import library
+
+_CACHED_BLOCKS = 8192
+"""Counters worked on at a time: 6 arrays of 64 KiB, and what is made of them."""
+
+
+def counter_normal(seed: int, stream: int, positions: Tensor, count: int) -> Tensor | None:
+    """`count` standard normal numbers for each position, on a CPU: Box and Muller's transform of `counter_bits`.
+
+    Of each four words the first two make a pair, and the last two: radius sqrt(-2 log u), angle 2 pi u, with
+    u = (word + 0.5) / 2**32 in float32.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        stream: 0 <= stream < 2**32.
+        positions: (N,) int64, non-negative, on the CPU.
+        count: numbers per position.
+
+    Returns:
+        (N, count) float32; None where there is no C compiler (see `library`).
+    """
+    functions = library()
+    if functions is None:
+        return None
+    blocks = -(-count // 4)
+    normals = torch.empty(len(positions), blocks, 4)
+    rows = max(1, _CACHED_BLOCKS // max(blocks, 1))
+    for some, made in zip(positions.contiguous().split(rows), normals.split(rows), strict=True):
+        units, angles = torch.empty(2, 2, len(some), blocks)
+        functions.draw_polar(
+            *(tensor.data_ptr() for tensor in (units, angles, some)),
+            *(len(some), blocks, seed & 0xFFFFFFFF, seed >> 32, stream),
+        )
+        radii, cosines, sines = units.log_().mul_(-2.0).sqrt_(), angles.cos(), angles.sin_()
+        functions.join_pairs(*(tensor.data_ptr() for tensor in (made, radii, cosines, sines)), len(some) * blocks)
+    return normals.flatten(1)[:, :count]

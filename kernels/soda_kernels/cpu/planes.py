@@ -1,0 +1,25 @@
+"""From pixels to planes of numbers."""
+
+from torch import Tensor
+
+from soda_kernels.cpu.library import library
+
+
+def fill_planes(planes: Tensor, pixels: Tensor, table: Tensor) -> bool:
+    """Look the levels of each channel up: planes[n, c, y, x] = table[c, pixels[n, y, x, c]].
+
+    Args:
+        planes: (N, 3, H, W) float32, contiguous, on the CPU; overwritten.
+        pixels: (N, H, W, 3) uint8, contiguous.
+        table: (3, 256) float32, contiguous.
+
+    Returns:
+        False, and nothing is done, where there is no C compiler (see `library`).
+    """
+    functions = library()
+    if functions is None:
+        return False
+    assert all(tensor.is_contiguous() for tensor in (planes, pixels, table))
+    count, _, height, width = planes.shape
+    functions.fill_planes(*(tensor.data_ptr() for tensor in (planes, pixels, table)), count, height * width)
+    return True
