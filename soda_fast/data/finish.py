@@ -6,7 +6,7 @@ from torch import Tensor
 from soda_fast import counter_rng
 from soda_fast.data.dataset import RGB
 from soda_fast.data.row_threads import RowThreads
-from soda_kernels import fill_planes
+from soda_fast.planes import look_up
 
 _CACHED_VALUES = 1 << 16  # of a view, worked on at once on a CPU: what fits into a core's cache
 
@@ -39,11 +39,9 @@ class Finish:
         sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))
 
         def work(rows: slice) -> None:
-            if not fill_planes(sources[rows], source[rows], self._normalised):
-                sources[rows] = self._statistics.normalise(source[rows])
+            look_up(sources[rows], source[rows], self._normalised)
             self._add_noise(sources[rows], positions[rows])
-            if not fill_planes(targets[rows], target[rows], self._units):
-                targets[rows] = to_unit(target[rows])
+            look_up(targets[rows], target[rows], self._units)
 
         most = _CACHED_VALUES // max(source[0].numel(), target[0].numel())
         self._threads.for_rows(work, len(positions), max(1, most))

@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import RandAugment
 from torchvision.transforms import functional as F
 
+from soda_fast.data import pixel_operations
 from soda_fast.data.operations import GEOMETRIC, OPERATIONS, SIGNED, in_pixels, inverse_affine, strength
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.reference import execute
@@ -136,3 +137,13 @@ def test_the_reference_crops_resizes_and_mirrors_as_torchvision() -> None:
     planned = ViewPlan(*np.array([[3], [5], [20], [30]]), one[0], np.zeros((1, 0), np.int64), np.zeros((1, 0)))
     expected = F.hflip(F.resize(F.crop(image, 3, 5, 20, 30), [16, 16], F.InterpolationMode.BILINEAR))
     np.testing.assert_array_equal(np.asarray(execute(image, planned, 0, 16)), np.asarray(expected))
+
+
+def test_warps_of_large_images_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
+    operations, strengths = np.array([1, 2, 3, 4, 5]), np.array([0.3, -0.2, 7.0, -9.0, 17.3])
+    matrices = torch.from_numpy(pixel_operations._matrices(operations, strengths, 16))
+    exact = pixel_operations._warp(images, matrices)
+    monkeypatch.setattr(pixel_operations, "_INT32_SIZE", 0)
+    assert torch.equal(pixel_operations._warp(images, matrices), exact)
+    assert not torch.equal(exact, images)

@@ -1,0 +1,91 @@
+"""C on a CPU: the numbers that NumPy and PyTorch make, to the last bit, and those where there is no compiler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from soda_fast import counter_rng
+from soda_fast.planes import look_up
+from soda_kernels import counter_normal
+from soda_kernels.cpu import library as native
+
+SEED = (123 << 35) + 9
+
+
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("normal", "planes"):
+        monkeypatch.setattr(f"soda_kernels.cpu.{module}.library", lambda: None)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(7, 3 * 64 * 64), (7, 77), (1, 1), (300, 4), (2, 40_000), (0, 5)])
+def test_normals_are_those_of_numpy(rows: int, count: int) -> None:
+    positions = torch.arange(5, 5 + 2 * rows)[::2] + (7 << 33)
+    found = counter_normal(SEED, counter_rng.stream_id("noise"), positions, count)
+    assert found is not None, "this machine has a C compiler"
+    assert torch.equal(found, counter_rng._normal_on_cpu(SEED, counter_rng.stream_id("noise"), positions, count))
+
+
+def test_normals_without_a_compiler(without_compiler: None) -> None:
+    positions = torch.arange(3)
+    assert counter_normal(0, 1, positions, 4) is None
+    assert counter_rng.normal(0, "noise", positions, (3, 2)).shape == (3, 3, 2)
+
+
+def planes_of(pixels: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    planes = torch.full((len(pixels), 3, *pixels.shape[1:3]), torch.nan)
+    look_up(planes, pixels, table)
+    return planes
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 7, 3), (1, 1, 1, 3), (0, 4, 4, 3)])
+def test_planes(shape: tuple[int, ...], request: pytest.FixtureRequest) -> None:
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    table = torch.randn(3, 256)
+    expected = torch.stack([table[channel][pixels[..., channel].long()] for channel in range(3)], dim=1)
+    assert torch.equal(planes_of(pixels, table), expected)
+    request.getfixturevalue("without_compiler")
+    assert torch.equal(planes_of(pixels, table), expected)
+
+
+COMPILE = """
+import sys
+from soda_kernels.cpu.library import library
+sys.exit(0 if library() is not None else 3)
+"""
+
+
+def compile_in(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    found = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.run([sys.executable, "-c", COMPILE], env=found, capture_output=True, text=True, check=False)
+
+
+def test_compiled_once_for_a_machine(tmp_path: Path) -> None:
+    assert compile_in(tmp_path).returncode == 0
+    (made,) = (tmp_path / "soda_fast").iterdir()
+    before = made.stat().st_mtime_ns
+    assert compile_in(tmp_path).returncode == 0
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "soda_fast").iterdir()] == [before]
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_a_missing_or_failing_compiler_is_no_error(tmp_path: Path, compiler: str) -> None:
+    found = compile_in(tmp_path, CC=compiler)
+    assert (found.returncode, found.stderr) == (3, "")
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "soda_fast").write_text("a file where the folder should be")
+    assert compile_in(tmp_path).returncode == 3
+
+
+def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert native.cache_folder() == Path.home() / ".cache" / "soda_fast"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.cache_folder() == tmp_path / "soda_fast"
