@@ -16,6 +16,7 @@ from soda_fast.config import Config, warmup_images
 from soda_fast.data import Batch, Dataset
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, parallelize
+from soda_fast.training.assembly import unit_bytes
 from soda_fast.training.optimizer import learning_rate
 
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -123,8 +124,8 @@ class ReferenceStep:
         if self.recipe.sharded:
             bf16 = self.recipe.precision == "bf16"
             methods = model.compiled_methods if compiled else ()
-            mesh, unit_bytes = self.processes.mesh("fsdp"), self.config.parallel.unit_mib << 20
-            parallelize(model, model.blocks, mesh, bf16=bf16, compiled=methods, unit_bytes=unit_bytes)
+            mesh, unit = self.processes.mesh("fsdp"), unit_bytes(self.config, self.processes.world_size)
+            parallelize(model, model.blocks, mesh, bf16=bf16, compiled=methods, unit_bytes=unit)
         return model
 
     def _replicated(self, model: SODA) -> nn.Module:

@@ -11,8 +11,8 @@ HEADER = (
 )
 LEGEND = (
     "images/s: median and quartiles over n spans of equal steps. host: until it has handed a step to the idle device. "
-    "Phases: mean ms\nof a step, on the device's clock; data: waiting for images. MFU: of the measured matrix rate; sheet: of "
-    "the data sheet's. /publ., /rep.: times the published and the repaired recipe."
+    "Phases: mean\nms of a step, on the device's clock; data: waiting for images. MFU: of the measured matrix rate; "
+    "sheet: of the data sheet's. /publ., /rep.: times the published and the repaired recipe."
 )
 
 

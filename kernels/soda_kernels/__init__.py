@@ -4,4 +4,11 @@ from soda_kernels.counter_bits import counter_bits
 from soda_kernels.cpu import counter_normal, fill_planes
 from soda_kernels.group_norm_modulate import group_norm_modulate, join_norm_modulate, why_not_triton
 
-__all__ = ["counter_bits", "counter_normal", "fill_planes", "group_norm_modulate", "join_norm_modulate", "why_not_triton"]
+__all__ = [
+    "counter_bits",
+    "counter_normal",
+    "fill_planes",
+    "group_norm_modulate",
+    "join_norm_modulate",
+    "why_not_triton",
+]

@@ -27,9 +27,17 @@ def spread_model(config: Config, processes: Processes, compiled: bool) -> SODA:
         entry_methods=("encode", "features", "denoise"),
         # Not the encoder's: its BatchNorm would count every batch twice.
         recomputed=model.decoder.blocks if config.perf.activation_checkpointing else (),
-        unit_bytes=config.parallel.unit_mib << 20,
+        unit_bytes=unit_bytes(config, processes.world_size),
     )
     return model.to_empty(device=processes.device)
+
+
+def unit_bytes(config: Config, processes: int) -> int:
+    """The least bytes of parameters that are sharded together, of a run on so many processes."""
+    unit = config.parallel.unit_mib
+    if unit == "auto":
+        unit = 16 if processes > 1 else 1024
+    return unit << 20
 
 
 def open_loader(config: Config, dataset: Dataset, processes: Processes, start_position: int) -> TrainLoader:

@@ -17,7 +17,8 @@ class _Shards(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        # Which tensors they are stays, though FSDP puts gathered ones into the modules at times; where they lie may not.
+        # Which tensors they are stays, though FSDP puts gathered ones into the modules at times; where they lie may
+        # not.
         self._parameters_seen = tuple(model.named_parameters())
         self._buffers_seen = tuple(pair for pair in model.named_buffers() if pair[1].is_floating_point())
 
@@ -37,7 +38,8 @@ class WeightAverage(Generic[Network]):
 
     The decay after k steps is min(beta, 1 - (1 + k) ** (-2/3)), ema-pytorch's warm-up, computed on the host; k follows
     from images seen.
-    Floating-point buffers (BatchNorm's statistics) are averaged with the same decay. Make it when both models have their memory.
+    Floating-point buffers (BatchNorm's statistics) are averaged with the same decay. Both models have their memory
+    already.
 
     Args:
         online: the trained model.
@@ -63,7 +65,7 @@ class WeightAverage(Generic[Network]):
         self.set_steps(steps)
         # ema-pytorch pairs by order and passes over names that it does not know: a mismatch would go unnoticed.
         if _names(self._shards) != _names(self._averages):
-            raise RuntimeError("the model and its average do not have the same parameters and buffers in the same order")
+            raise RuntimeError("the model and its average do not have the same tensors in the same order")
 
     def set_steps(self, steps: int) -> None:
         """Continue as after `steps` steps."""

@@ -50,5 +50,5 @@ def test_continues_from_a_number_of_steps() -> None:
 
 
 def test_models_that_differ_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="same parameters"):
+    with pytest.raises(RuntimeError, match="same tensors"):
         WeightAverage(small(), nn.Sequential(nn.Linear(3, 4)), beta=0.9)
