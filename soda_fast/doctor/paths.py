@@ -73,6 +73,8 @@ def _images(config: Config, hardware: Hardware, decoded: bool) -> Finding:
     if hardware.on_gpu and hardware.cores / processes < _CORES_PER_GPU:
         remedy = f"{hardware.cores / processes:g} cores for each GPU may be too few: watch data_wait_share"
         return Finding("slow", "images", text, remedy)
+    if not hardware.on_gpu and not hardware.c:
+        return Finding("slow", "images", text, "without a C compiler noise is drawn by NumPy: install gcc")
     return Finding("ok", "images", text)
 
 

@@ -69,6 +69,7 @@ def test_a_cpu() -> None:
         (H100, ["model.decoder.channels=160"], "attention", "slow", "no flash attention for 320"),
         (replace(H100, c=False), [], "compile", "wrong", "install gcc"),
         (replace(H100, triton=False), [], "compile", "wrong", "pip install triton"),
+        (replace(LAPTOP, c=False), [], "images", "slow", "install gcc"),
         (replace(LAPTOP, cxx=False), ["perf.compile=true"], "compile", "wrong", "install g++"),
         (LAPTOP, ["perf.compile=true"], "compile", "slow", "minutes"),
         (LAPTOP, ["perf.precision=bf16"], "precision", "slow", "few CPUs"),
