@@ -16,7 +16,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ShardedAdamW(torch.optim.AdamW):
-    """PyTorch's fused AdamW, handed the shards of this process as plain tensors; its state is laid out as they are.
+    """PyTorch's fused AdamW, handed this process's shards as plain tensors; its state is sharded like the parameters.
 
     found_inf: 0-d float32. Where it is 1 a step changes nothing, which the host need not know.
     """
