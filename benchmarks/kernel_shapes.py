@@ -36,6 +36,11 @@ class NormShape:
         with a skip connection also joined out, and its gradient in."""
         return {"forward": 3, "backward": 4} if self.skip else {"forward": 2, "backward": 3}
 
+    @property
+    def moved_values(self) -> int:
+        """Numbers that both directions must move for one image, at the least."""
+        return sum(self.passes.values()) * self.channels * self.size**2
+
     def __str__(self) -> str:
         extras = [self.activation] if self.activation != "silu" else []
         extras += ["dropout"] if self.dropout_p else []

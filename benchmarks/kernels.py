@@ -2,13 +2,14 @@
 
 For each normalisation in the decoders of the given configurations, at each batch: microseconds of forward and backward
 (median and quartiles), and the share of the copy bandwidth, measured in the same run, at which the fewest possible
-bytes (`NormShape.passes`) were moved. The summary weights shapes by their uses in a step.
+bytes (`NormShape.passes`) were moved. The summary weights shapes by their uses in a step, and says of how many of the
+step's bytes it speaks: a run may be cut off, and so begins with what tells most (`contests`).
 """
 
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from benchmarks.gpu_timing import Microseconds, capture_stream, copy_bandwidth, 
 from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
+from benchmarks.packages import is_installed
 from soda_fast.config import load_config
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,10 +55,40 @@ def plain(
     return (h,) if skip is None else (h, x)
 
 
-def providers() -> dict[str, Callable[..., tuple[Tensor, ...]]]:
-    """The contestants, on the inputs of `make_inputs`."""
-    compiled = torch.compile(plain, fullgraph=True, dynamic=False)
-    return {"triton": partial(apply, "triton"), "compiled": compiled, "eager": plain}
+PROVIDERS: dict[str, Callable[[], Callable[..., tuple[Tensor, ...]]]] = {
+    "triton": lambda: partial(apply, "triton"),
+    "eager": lambda: plain,
+    "compiled": lambda: torch.compile(plain, fullgraph=True, dynamic=False),
+}
+"""The contestants, on the inputs of `make_inputs`: ours, then the rivals, first the one that needs no compilation."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of a configuration's decoder, at which batch and in which layout. count: uses in a training step."""
+
+    config: str
+    shape: NormShape
+    count: int
+    batch: int
+    layout: str
+
+
+def contests(
+    configs: Mapping[str, Mapping[NormShape, int]],
+    layouts: Sequence[str],
+    batches: Sequence[int],
+    shapes: int | None = None,
+) -> Iterator[tuple[Case, str]]:
+    """What to measure, of which provider, in order of value: layouts, batches and configurations as they were given,
+    and for each all shapes by our kernel, then all by each rival; those first that move the most bytes in a step.
+
+    configs: by name the shapes of a decoder, and how often a step uses each. shapes: only so many of each.
+    """
+    for layout, batch, (config, uses) in itertools.product(layouts, batches, configs.items()):
+        chosen = sorted(uses.items(), key=most_bytes)[:shapes]
+        for provider, (shape, count) in itertools.product(PROVIDERS, chosen):
+            yield Case(config, shape, count, batch, layout), provider
 
 
 @dataclass(frozen=True)
@@ -100,73 +132,109 @@ def measure(
     return forward, time_calls(backward)
 
 
-def compare(
-    name: str,
-    shape: NormShape,
-    count: int,
-    batch: int,
+def contest(case: Case, provider: str, dtype: torch.dtype, bandwidth: float, device: torch.device) -> list[Row]:
+    """Both directions of one contestant at one shape.
+
+    Raises:
+        One of `failures()`: it does not compile, or memory does not suffice.
+    """
+    tensor = case.batch * case.shape.channels * case.shape.size**2 * dtype.itemsize
+    function = PROVIDERS[provider]()
+    try:
+        times = measure(function, case.shape, case.batch, dtype, case.layout == "channels_last", device)
+    finally:
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
+    rows = []
+    for (direction, passes), time in zip(case.shape.passes.items(), times, strict=True):
+        share = passes * tensor / (time.median * 1e-6) / bandwidth
+        names = (case.config, str(case.shape), case.count, case.batch, case.layout, provider, direction)
+        rows.append(Row(*names, time, passes * tensor, share))
+    return rows
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a contestant raises that cannot do a shape: Triton's errors are no RuntimeErrors, PyTorch's are."""
+    if not is_installed("triton"):
+        return (RuntimeError,)
+    from triton.errors import TritonError
+
+    return (RuntimeError, TritonError)
+
+
+def measure_all(
+    wanted: Iterable[tuple[Case, str]],
     dtype: torch.dtype,
-    channels_last: bool,
     bandwidth: float,
     device: torch.device,
-) -> Iterator[Row]:
-    """All contestants at one shape. One that fails, for want of memory for instance, is named and left out."""
-    tensor = batch * shape.channels * shape.size**2 * dtype.itemsize
-    layout = "channels_last" if channels_last else "contiguous"
-    for provider, function in providers().items():
+    keep: Callable[[list[Row], list[dict[str, Any]]], object],
+) -> None:
+    """One contest after the other; `keep` gets all rows, and all failures as JSON holds them, after each. A contestant
+    that fails at a shape is named, and left out there."""
+    rows: list[Row] = []
+    failed: list[dict[str, Any]] = []
+    for case, provider in wanted:
         try:
-            times = measure(function, shape, batch, dtype, channels_last, device)
-        except RuntimeError as error:
-            print(f"{shape} batch {batch} {layout} {provider} failed: {str(error).splitlines()[0]}", file=sys.stderr)
-            continue
-        finally:
-            torch._dynamo.reset()
-            torch.cuda.empty_cache()
-        for (direction, passes), time in zip(shape.passes.items(), times, strict=True):
-            share = passes * tensor / (time.median * 1e-6) / bandwidth
-            yield Row(name, str(shape), count, batch, layout, provider, direction, time, passes * tensor, share)
+            rows += (new := contest(case, provider, dtype, bandwidth, device))
+            print("\n".join(map(format_row, new)), flush=True)
+        except failures() as error:
+            failed.append(failure(case, provider, error))
+            print(format_failure(failed[-1]), file=sys.stderr, flush=True)
+        keep(rows, failed)
 
 
-def most_bytes(use: tuple[NormShape, int]) -> float:
+def most_bytes(use: tuple[NormShape, int]) -> int:
     """To sort shapes and their counts by: those that move the most bytes in a step come first."""
     shape, count = use
-    return -count * shape.channels * shape.size**2
+    return -count * shape.moved_values
 
 
-def summarise(rows: list[Row], uses: dict[str, int]) -> list[dict[str, Any]]:
+def step_bytes(shapes: Mapping[NormShape, int], dtype: torch.dtype) -> int:
+    """The fewest that all uses in a step must move, for each image."""
+    return sum(count * shape.moved_values for shape, count in shapes.items()) * dtype.itemsize
+
+
+def summarise(rows: Sequence[Row], wholes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Over a decoder, by configuration, batch and layout: shares of the copy bandwidth, and how many times faster the
-    fused kernel's forward and backward together are than each rival's.
+    fused kernel's forward and backward together are than each rival's, on the shapes that both were measured at.
 
-    uses: how often a step of each configuration runs the operation; the summary has the share of them that was
-    measured, which is less than 1 where time ran out.
+    wholes: the `step_bytes` of each configuration. `PROVIDER_coverage` is the share of them that was measured, less
+    than 1 where time ran out or a shape failed.
     """
     found = []
     for config, batch, layout in dict.fromkeys((row.config, row.batch, row.layout) for row in rows):
         here = [row for row in rows if (row.config, row.batch, row.layout) == (config, batch, layout)]
-
-        def total(provider: str, direction: str | None = None, of: list[Row] = here) -> float:
-            """Microseconds in a step."""
-            chosen = [row for row in of if row.provider == provider and direction in (None, row.direction)]
-            return sum(row.count * row.time.median for row in chosen)
-
         summary: dict[str, Any] = {"config": config, "batch": batch, "layout": layout}
-        summary["measured_uses"] = sum({row.shape: row.count for row in here}.values()) / uses[config]
-        for provider in dict.fromkeys(row.provider for row in here):
+        names = list(dict.fromkeys(row.provider for row in here))
+        for provider in names:
+            own = [row for row in here if row.provider == provider]
+            summary[f"{provider}_coverage"] = sum(row.count * row.bytes for row in own) / batch / wholes[config]
             for direction in ("forward", "backward"):
-                chosen = [row for row in here if (row.provider, row.direction) == (provider, direction)]
-                # bytes / bandwidth is share * time: the mean of shares weighted with the time they took.
-                ideal = sum(row.count * row.share * row.time.median for row in chosen)
+                chosen = [row for row in own if row.direction == direction]
                 if chosen:
-                    summary[f"{provider}_{direction}_share"] = ideal / total(provider, direction)
-        for rival in [provider for provider in dict.fromkeys(row.provider for row in here) if provider != "triton"]:
-            both = {row.shape for row in here if row.provider == rival} & {
-                row.shape for row in here if row.provider == "triton"
-            }
-            shared = [row for row in here if row.shape in both]
-            if shared:
-                summary[f"times_{rival}"] = total(rival, of=shared) / total("triton", of=shared)
+                    summary[f"{provider}_{direction}_share"] = _mean_share(chosen)
+        for rival in names:
+            shared = _shapes(here, rival) & _shapes(here, "triton")
+            if rival != "triton" and shared:
+                both = [row for row in here if row.shape in shared]
+                summary[f"times_{rival}"] = _step_us(both, rival) / _step_us(both, "triton")
         found.append(summary)
     return found
+
+
+def _shapes(rows: Sequence[Row], provider: str) -> set[str]:
+    return {row.shape for row in rows if row.provider == provider}
+
+
+def _step_us(rows: Sequence[Row], provider: str) -> float:
+    """Microseconds in a step."""
+    return sum(row.count * row.time.median for row in rows if row.provider == provider)
+
+
+def _mean_share(rows: Sequence[Row]) -> float:
+    """bytes / bandwidth is share * time: the mean of shares weighted with the time they took."""
+    ideal_us = sum(row.count * row.share * row.time.median for row in rows)
+    return ideal_us / sum(row.count * row.time.median for row in rows)
 
 
 def format_row(row: Row) -> str:
@@ -178,14 +246,27 @@ def format_row(row: Row) -> str:
     )
 
 
+def failure(case: Case, provider: str, error: Exception) -> dict[str, Any]:
+    """A contestant that failed at a shape, as JSON holds it."""
+    said = str(error).strip().splitlines()[:1]
+    names = {"config": case.config, "shape": str(case.shape), "batch": case.batch, "layout": case.layout}
+    return {**names, "provider": provider, "error": ": ".join([type(error).__name__, *said])}
+
+
+def format_failure(failed: Mapping[str, Any]) -> str:
+    """A line for a person."""
+    return "{shape} batch {batch} {layout} {provider} failed: {error}".format_map(failed)
+
+
 def format_summary(summary: dict[str, Any]) -> str:
     """A few lines for a person."""
-    lines = [
-        f"{summary['config']}, batch {summary['batch']}, {summary['layout']}, bytes-weighted over "
-        f"{100 * summary['measured_uses']:.0f} % of the decoder's uses:"
-    ]
+    lines = [f"{summary['config']}, batch {summary['batch']}, {summary['layout']}, bytes-weighted:"]
     for name, value in summary.items():
-        if name.endswith("_share"):
+        if name.endswith("_coverage"):
+            lines.append(
+                f"  {name.removesuffix('_coverage')}: {100 * value:.0f} % of the decoder's bytes were measured"
+            )
+        elif name.endswith("_share"):
             lines.append(
                 f"  {name.removesuffix('_share').replace('_', ' '):18} {100 * value:5.1f} % of the copy bandwidth"
             )
@@ -223,21 +304,18 @@ def main() -> int:
     print(f"{machine['device']}, torch {machine['torch']}, copy {bandwidth / 1e12:.2f} TB/s")
     # Gradients are asked for many times over, so the compiled contestant may not overwrite what it saved for them.
     torch._functorch.config.donated_buffer = False
-    rows: list[Row] = []
-    uses = {name: sum(shapes.values()) for name, shapes in configs.items()}
-    # What training runs first, should time run out: layouts and batches as they were given, of a decoder the shapes
-    # that move the most.
-    for layout, batch, (name, shapes) in itertools.product(options.layout, options.batch, configs.items()):
-        for shape, count in sorted(shapes.items(), key=most_bytes)[: options.shapes]:
-            arguments = (name, shape, count, batch, DTYPES[options.dtype], layout == "channels_last", bandwidth, device)
-            for row in compare(*arguments):
-                rows.append(row)
-                print(format_row(row), flush=True)
-            if options.json:  # after each shape: a run cut short keeps what it has
-                result = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
-                result |= {"summary": summarise(rows, uses), "rows": [asdict(row) for row in rows]}
-                write_json(options.json, result)
-    print("\n".join(format_summary(summary) for summary in summarise(rows, uses)))
+    dtype = DTYPES[options.dtype]
+    wholes = {name: step_bytes(shapes, dtype) for name, shapes in configs.items()}
+    result: dict[str, Any] = {"machine": machine, "dtype": options.dtype, "copy_bytes_per_second": bandwidth}
+
+    def keep(rows: list[Row], failed: list[dict[str, Any]]) -> None:
+        """After each contest: a run cut short keeps what it has."""
+        result.update(summary=summarise(rows, wholes), rows=[asdict(row) for row in rows], failed=failed)
+        if options.json:
+            write_json(options.json, result)
+
+    measure_all(contests(configs, options.layout, options.batch, options.shapes), dtype, bandwidth, device, keep)
+    print("\n".join(map(format_summary, result["summary"])))
     return 0
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.ladder.rungs import RUNGS
+from benchmarks.ladder.targets import GPU
 from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import Record
@@ -19,6 +20,13 @@ KERNEL_TARGETS = {
 def title(record: Record) -> str:
     """The machine, for a heading."""
     return f"{record.environment.get('device')}" + (" (CPU)" if record.device == "cpu" else "")
+
+
+def targets(record: Record) -> list[str]:
+    """That nothing here was judged, where it would be by another GPU's targets."""
+    if record.device != "cuda" or GPU in str(record.environment.get("device")):
+        return []
+    return [f"The targets speak of an {GPU}. This is another GPU, so nothing here is judged by them.", ""]
 
 
 def ceilings(record: Record) -> list[str]:
@@ -109,19 +117,18 @@ def kernels(record: Record) -> list[str]:
     if not summaries:
         return []
     lines = ["### The fused normalisation, bytes-weighted over the decoder", ""]
-    names = list(
-        dict.fromkeys(name for summary in summaries for name in summary if name not in (*_SUMMARY_KEYS, _MEASURED))
-    )
+    names = list(dict.fromkeys(name for summary in summaries for name in summary if name not in _SUMMARY_KEYS))
     rows = [
-        (
-            *(str(summary[key]) for key in _SUMMARY_KEYS),
-            _percent(summary.get(_MEASURED)),
-            *(f"{summary[name]:.2f}" if name in summary else "" for name in names),
-        )
+        (*(str(summary[key]) for key in _SUMMARY_KEYS), *(_cell(name, summary.get(name)) for name in names))
         for summary in summaries
     ]
-    lines += table((*_SUMMARY_KEYS, "of all uses", *(name.replace("_", " ") for name in names)), rows)
-    if "H200" in str(record.environment.get("device")):
+    lines += table((*_SUMMARY_KEYS, *(name.replace("_", " ") for name in names)), rows)
+    lines += ["", "Coverage: the share of a step's bytes that was measured; the other figures speak of that share."]
+    lines += [
+        "- failed: {config}, {shape} batch {batch} {layout}, {provider}: {error}".format_map(one)
+        for one in record.result("kernels").get("failed", ())
+    ]
+    if GPU in str(record.environment.get("device")):
         best = [summary for summary in summaries if summary["layout"] == "channels_last"]
         lines.append("")
         for summary in best:
@@ -133,9 +140,13 @@ def kernels(record: Record) -> list[str]:
     return [*lines, ""]
 
 
-_SUMMARY_KEYS = ("config", "batch", "layout")
-_MEASURED = "measured_uses"
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return _percent(value) if name.endswith("_coverage") else f"{value:.2f}"
 
+
+_SUMMARY_KEYS = ("config", "batch", "layout")
 
 _SCALED = ("processes", "images each", "step, ms", "quartiles", "predicted, ms")
 _PREDICTED = ("scaling", "GPUs", "images each", "step, ms", "exposed, ms", "images/s", "of linear")
@@ -257,6 +268,7 @@ def _cost(metrics: Sequence[dict[str, float]]) -> str:
 
 
 SECTIONS: tuple[Callable[[Record], list[str]], ...] = (
+    targets,
     ceilings,
     tests,
     ladders,

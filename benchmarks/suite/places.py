@@ -12,7 +12,7 @@ _SHORTEST_HOST = 4
 
 
 def places_of(out: Path, data: Path | None) -> dict[str, str]:
-    """What stands for the folders of results, images and passing things, for interpreter, checkout and machine."""
+    """What stands for the folders of results, images and temporary files, for interpreter, checkout and machine."""
     found = {str(out): "DIR", sys.executable: "python", sys.prefix: "PYTHON", sys.base_prefix: "PYTHON"}
     found |= {str(ROOT): "CHECKOUT", str(Path.home()): "HOME", tempfile.gettempdir(): "TMP"}
     if data is not None:

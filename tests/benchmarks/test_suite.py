@@ -301,7 +301,9 @@ def test_the_ledger_keeps_the_newest_of_each_machine(tmp_path: Path) -> None:
     assert "| trainer | 9,800.0 |" in text
     assert "9,000" not in text
     assert "| compile | failed | no compiler |" in text
-    assert "| step, ms | host, ms | data, ms | forward, ms | backward, ms | optimizer, ms | ema, ms |" in text
+    assert (
+        "| step, ms | host, ms | data, ms | forward, ms | backward, ms | optimizer, ms | ema, ms | other, ms |" in text
+    )
     assert "target 9,700, reached 9,800.00, met" in text
     assert "- memory: cut off, did not end" in text
     assert "nothing here is a statement about speed" in text
