@@ -13,8 +13,9 @@ GPUs. benchmarks/scaling/prediction.py says how. Without a GPU the computation m
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,27 @@ NETWORK_GBYTES_S = 50.0
 HOPS_S = (2e-6, 10e-6, 15e-6)  # machine_hop_s, network_hop_s, launch_s of `Links`
 
 
-def measured_rows(options: argparse.Namespace, config: Config, device: str, write: Any) -> list[dict[str, Any]]:
-    """Weak and strong scaling over the numbers of processes asked for; for one process also a small batch."""
+def measured_rows(
+    options: argparse.Namespace, config: Config, device: str, keep: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    """Weak and strong scaling over the numbers of processes asked for; for one process also a small batch.
+
+    `keep` gets all that is known after each measurement. The largest batch of each number comes first: it is the
+    recipe's, and what it has compiled is often there already.
+    """
     batch, counts = config.train.global_batch_images, options.processes
     wanted = {(n, batch) for n in counts} | {(n, batch // n) for n in counts if batch % n == 0}
     if counts:
         wanted.add((1, max(1, batch // 8)))
     threads = max(1, (os.cpu_count() or 1) // max(counts, default=1)) if device == "cpu" else None
     rows: list[dict[str, Any]] = []
-    for processes, images in sorted(wanted):
+    for processes, images in sorted(wanted, key=lambda one: (one[0], -one[1])):
         request = Request(options.config, options.overrides, device, images, options.steps, options.warmup)
         try:
             rows.append(measure_step(request, processes, threads, options.limit))
         except ValueError as error:
             rows.append({"processes": processes, "process_images": images, "error": str(error)})
-        write(rows)
-    return rows
+        keep(rows)
 
 
 def computation_of(rows: Sequence[dict[str, Any]], config: Config, sheet: DataSheet | None, mfu: float | None) -> Any:
@@ -126,25 +132,27 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
         "measured": [],
     }
 
-    def write(rows: Any = None) -> None:
-        result["measured"] = rows or result["measured"]
+    @cache
+    def traffic() -> list[Collective]:
+        precision = _precision(config, "cuda" if sheet is not None else device)
+        return step_traffic(load_config(options.config, [*options.overrides, f"perf.precision={precision}"]))
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        """What is on paper too, from what there is: the next measurement may be cut off."""
+        result["measured"] = rows
+        known = computation_of(rows, config, sheet, options.assume_mfu)
+        if known is not None:
+            computation, result["computation"] = known
+            beside_measured(rows, computation, traffic(), device)
+            if sheet is not None:
+                links = _links(options, sheet)
+                result["gpu"], result["links"] = sheet.name, asdict(links)
+                result["predicted"] = on_paper(computation, traffic(), links, config.train.global_batch_images)
         if options.json:
             write_json(options.json, result)
 
-    rows = measured_rows(options, config, device, write)
-    known = computation_of(rows, config, sheet, options.assume_mfu)
-    if known is None:
-        return result
-    computation, result["computation"] = known
-    on = "cuda" if sheet is not None else device
-    config = load_config(options.config, [*options.overrides, f"perf.precision={_precision(config, on)}"])
-    traffic = step_traffic(config)
-    beside_measured(rows, computation, traffic, device)
-    if sheet is not None:
-        links = _links(options, sheet)
-        result["gpu"], result["links"] = sheet.name, asdict(links)
-        result["predicted"] = on_paper(computation, traffic, links, config.train.global_batch_images)
-    write(rows)
+    keep([])
+    measured_rows(options, config, device, keep)
     return result
 
 

@@ -24,7 +24,9 @@ def measure_step(request: Request, processes: int, threads: int | None, limit_s:
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
         question.write_text(as_json(request))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        # The address too: torchrun would ask for that of the host's name, which not every machine can resolve.
+        here = ["--standalone", "--local-addr", "localhost"]
+        command = [sys.executable, "-m", "torch.distributed.run", *here, "--nproc-per-node", str(processes)]
         command += ["-m", "benchmarks.scaling.child", str(question), str(answer)]
         environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         name = f"{processes} processes with {request.process_images} images each"

@@ -86,7 +86,9 @@ def last_words(output: str) -> str:
 def _launcher(processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m", "soda_fast"]
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "soda_fast"]
+    # torchrun would ask for the address of the host's name, which not every machine can resolve.
+    here = ["--standalone", "--local-addr", "localhost"]
+    torchrun = ["torch.distributed.run", *here, f"--nproc-per-node={processes}", "-m", "soda_fast"]
     return [sys.executable, "-m", *torchrun]
 
 

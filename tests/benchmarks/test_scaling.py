@@ -12,6 +12,7 @@ from memory.test_prediction import configuration, prepared
 from spawn import run_in_processes
 from torch import nn
 
+import benchmarks.scaling.__main__ as command
 from benchmarks.measurements import measurements
 from benchmarks.plots import draw
 from benchmarks.record import PartResult, Record
@@ -122,6 +123,25 @@ def test_computation_goes_through_its_measurements() -> None:
         fit_computation([])
 
 
+def test_what_is_on_paper_follows_from_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's batch is measured first; a measurement that is cut off takes nothing away."""
+
+    def measured(request: Any, processes: int, *_: Any) -> dict[str, Any]:
+        if request.process_images < 512:
+            raise KeyboardInterrupt
+        return {"processes": processes, "process_images": request.process_images, "step_s": {"median": 0.05}}
+
+    monkeypatch.setattr(command, "measure_step", measured)
+    monkeypatch.setattr(command, "step_traffic", lambda config: [])
+    answer = tmp_path / "scaling.json"
+    arguments = ["--config", "configs/cifar10.yaml", "--processes", "1", "--gpu", "H200", "--json", str(answer)]
+    with pytest.raises(KeyboardInterrupt):
+        command.scaling(command._parser().parse_args(arguments))
+    found = json.loads(answer.read_text())
+    assert [(row["processes"], row["process_images"]) for row in found["measured"]] == [(1, 512)]
+    assert found["predicted"]["weak"][-1]["images_per_second"] == pytest.approx(256 * 512 / 0.05)
+
+
 @pytest.mark.slow
 def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
     """Within a factor of two and a half: on a busy machine two processes and one are not slowed down alike."""
@@ -140,9 +160,9 @@ def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
         )
     )
     answer = tmp_path / "scaling.json"
-    command = [sys.executable, "-m", "benchmarks.scaling", "--config", str(config), "--processes", "1", "2"]
-    command += ["--steps", "8", "--warmup", "2", "--gpu", "H200", "--json", str(answer)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    called = [sys.executable, "-m", "benchmarks.scaling", "--config", str(config), "--processes", "1", "2"]
+    called += ["--steps", "8", "--warmup", "2", "--gpu", "H200", "--json", str(answer)]
+    ended = subprocess.run(called, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(answer.read_text())
     # One image cannot be shared by two: no strong scaling.
