@@ -3,6 +3,14 @@
 Parts run in processes of their own, most valuable first, each with a time limit. DIR/record.json and DIR/report.md are
 written anew after every part, and pictures at the end; a suite that is interrupted leaves what it had, and after a kill
 that nothing can answer `--report` finds it. What a first call had no time for a second one measures, with --only.
+
+Nine minutes on a GPU are for environment, tests, profile and ladder_32, and kernels with what is left. Half an hour is
+for three calls, on the same machine, since the later ones find what the first has compiled:
+
+    python -m benchmarks.gpu_suite --out DIR/1 --only environment tests profile
+    python -m benchmarks.gpu_suite --out DIR/2 --only ladder_32 kernels
+    python -m benchmarks.gpu_suite --out DIR/3 --only scaling memory ladder_64 input_pipeline evaluation probe_costs
+
 Without a GPU the parts run at sizes that only show that they work, and the record says so.
 """
 
@@ -21,6 +29,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.environment import describe, machine_name
+from benchmarks.ladder.targets import not_judged
 from benchmarks.machine import COMMIT_VARIABLE
 from benchmarks.packages import left_out
 from benchmarks.record import Record, write_record
@@ -67,6 +76,8 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for package, use in left_out().items():
         print(f"{package} is not installed here: without it there is nothing on {use}")
+    if device.type == "cuda" and (why := not_judged(torch.cuda.get_device_name())):
+        print(why)
     path = options.out / "record.json"
     if earlier := put_aside(path, places):
         print(f"the record that was here is now {earlier}")

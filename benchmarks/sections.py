@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.ladder.rungs import RUNGS
-from benchmarks.ladder.targets import GPU
+from benchmarks.ladder.targets import GPU, not_judged
 from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import Record
@@ -23,10 +23,9 @@ def title(record: Record) -> str:
 
 
 def targets(record: Record) -> list[str]:
-    """That nothing here was judged, where it would be by another GPU's targets."""
-    if record.device != "cuda" or GPU in str(record.environment.get("device")):
-        return []
-    return [f"The targets speak of an {GPU}. This is another GPU, so nothing here is judged by them.", ""]
+    """That nothing here is judged, on another GPU than the targets'."""
+    why = not_judged(title(record)) if record.device == "cuda" else ""
+    return [why, ""] if why else []
 
 
 def ceilings(record: Record) -> list[str]:
@@ -52,6 +51,7 @@ def tests(record: Record) -> list[str]:
         return []
     lines = [f"{found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped.", ""]
     lines += [f"- failed: {name}: {' '.join(why)}" for name, why in found["failures"].items()]
+    lines += [f"- cut off: {name}: {why}" for name, why in found.get("cut_off", {}).items()]
     return ["### Tests that need a GPU", "", *lines, ""]
 
 

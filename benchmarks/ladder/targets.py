@@ -34,6 +34,11 @@ def judge(result: dict[str, Any], config: Config) -> list[dict[str, Any]]:
     return verdicts
 
 
+def not_judged(device: str) -> str:
+    """For a GPU's name a sentence on why nothing that it reaches is judged; empty for the targets' own."""
+    return "" if GPU in device else f"Targets speak of an {GPU}: nothing is judged by them on this GPU, {device}."
+
+
 def applies(result: dict[str, Any], config: Config) -> bool:
     """Whether this is what the targets speak of."""
     ceiling = result.get("ceiling")  # absent where it could not be measured

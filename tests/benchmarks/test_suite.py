@@ -211,6 +211,26 @@ def test_a_training_is_shown_with_its_time_and_cost(tmp_path: Path) -> None:
     assert "0.250 kWh (NVML)" in write_report([one], tmp_path).read_text()
 
 
+def test_on_another_gpu_nothing_is_judged(tmp_path: Path) -> None:
+    note = "Targets speak of an H200: nothing is judged by them on this GPU, NVIDIA {}."
+    assert note.format("H100") in write_report([record("H100")], tmp_path).read_text()
+    assert "Targets speak" not in write_report([record("H200")], tmp_path).read_text()
+    assert "Targets speak" not in write_report([replace(record("H100"), device="cpu")], tmp_path).read_text()
+
+
+def test_the_kernels_are_shown_with_what_was_measured_of_them(tmp_path: Path) -> None:
+    one = record("H200")
+    summary = {"config": "cifar10", "batch": 512, "layout": "channels_last", "triton_coverage": 1.0}
+    summary |= {"compiled_coverage": 0.625, "triton_forward_share": 0.875, "times_compiled": 1.25}
+    failed = {"config": "cifar10", "shape": "4x4", "batch": 512, "layout": "contiguous", "provider": "eager"}
+    result = {"summary": [summary], "failed": [{**failed, "error": "OutOfMemoryError: no memory"}]}
+    one.parts.append(PartResult("kernels", "kernels", "cut off", result=result))
+    text = write_report([one], tmp_path).read_text()
+    assert "| cifar10 | 512 | channels_last | 100.0 % | 62.5 % | 0.88 | 1.25 |" in text
+    assert "- failed: cifar10, 4x4 batch 512 contiguous, eager: OutOfMemoryError: no memory" in text
+    assert "forward and backward, times compiled PyTorch: target 1.3, reached 1.25, MISSED" in text
+
+
 def test_what_no_gpu_has_measured_is_listed() -> None:
     titles = [part.title for part in all_parts(Options(True, None, ROOT))]
     assert unmeasured([]) == ["## Not yet measured on any GPU", "", *(f"- {title}" for title in titles), ""]
