@@ -17,6 +17,14 @@ def test_words_are_plain_pytorchs(seed: int, count: int) -> None:
     assert torch.equal(found.cpu(), counter_rng._bits(seed, stream, positions.cpu(), count))
 
 
+@pytest.mark.parametrize("stream", [0, 1, 16, 2**31 - 1, 2**31, 2**32 - 1])
+def test_every_stream_has_its_words(stream: int) -> None:
+    """Also those that a launch could take for a constant, a multiple of 16 or a negative number."""
+    positions = torch.tensor([0, 2**40 + 3], device=DEVICE)
+    found = counter_bits(12345, stream, positions, 6)
+    assert torch.equal(found.cpu(), counter_rng._bits(12345, stream, positions.cpu(), 6))
+
+
 def test_the_authors_known_answer() -> None:
     """Random123's kat_vectors: philox4x32-10, counter and key of the digits of pi."""
     position = torch.tensor([0x03707344_13198A2E], device=DEVICE)

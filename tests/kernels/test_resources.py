@@ -17,9 +17,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from benchmarks.kernel_resources import read_usage
 from soda_kernels.counter_bits.kernel import philox_words as kernel
-signature = dict(out_ptr="*i64", positions_ptr="*i64", total="i32", blocks="i32", count="i32")
-signature |= dict.fromkeys(("SEED", "STREAM", "BLOCK"), "constexpr")
-constants = {(5,): 2**63 + 3, (6,): 2**32 - 1, (7,): 256}
+signature = dict(out_ptr="*i64", positions_ptr="*i64", total="i32", blocks="i32", count="i32", stream="u32")
+signature |= dict.fromkeys(("SEED", "BLOCK"), "constexpr")
+constants = {(6,): 2**63 + 3, (7,): 256}
+# Of any stream: its type is given, and the launch does not look at its value.
+stream = next(one for one in kernel.params if one.name == "stream")
+assert stream.annotation_type == "u32" and stream.do_not_specialize and not stream.is_constexpr
 for architecture in (80, 90, 100):
     source = ASTSource(kernel, signature, constants)
     print(read_usage(triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"])[1])

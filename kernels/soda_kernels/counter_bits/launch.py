@@ -29,7 +29,5 @@ def counter_bits(seed: int, stream: int, positions: Tensor, count: int) -> Tenso
     total = positions.shape[0] * blocks
     if total > 0:
         with torch.cuda.device(positions.device) if positions.is_cuda else contextlib.nullcontext():
-            philox_words[(-(-total // BLOCK),)](
-                words, positions, total, blocks, count, SEED=seed, STREAM=stream, BLOCK=BLOCK
-            )
+            philox_words[(-(-total // BLOCK),)](words, positions, total, blocks, count, stream, SEED=seed, BLOCK=BLOCK)
     return words
