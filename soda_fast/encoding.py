@@ -16,7 +16,20 @@ Module = TypeVar("Module", bound=nn.Module)
 def frozen(model: Module, device: torch.device) -> Module:
     """The model on the device, in eval mode and without gradients; on a GPU in channels_last, as its views are."""
     model = model.eval().requires_grad_(False).to(device)
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+    if device.type == "cuda":
+        weights_to_channels_last(model)
+    return model
+
+
+def weights_to_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of PyTorch's convolutions as channels_last images are.
+
+    Not `model.to(memory_format=...)`: it takes every tensor of four axes for NCHW, and so would lay out anew the
+    weights of our own convolutions, which are stored in that order already (`soda_fast.model.layers.Conv2d`).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
 
 
 def as_configured(encode: Encode, evaluation: EvaluationConfig, device: torch.device) -> Encode:

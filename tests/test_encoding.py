@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import resnet18
 
 from soda_fast.config.schema import EvaluationConfig
-from soda_fast.encoding import Encode, as_configured
+from soda_fast.encoding import Encode, as_configured, weights_to_channels_last
+from soda_fast.model.layers import Conv2d
 
 CPU = torch.device("cpu")
 
@@ -20,6 +22,16 @@ def encode() -> Encode:
         return {"z": maps.mean(dim=(2, 3)), "pooled": maps.amax(dim=(2, 3))}
 
     return encode
+
+
+def test_weights_of_every_encoder_are_channels_last() -> None:
+    """As the convolution is given them: ours without a copy, torchvision's after one."""
+    model = nn.ModuleList([Conv2d(16, 8, 3), resnet18()])
+    weights_to_channels_last(model)
+    own = [module.oihw for module in model.modules() if isinstance(module, Conv2d)]
+    other = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert (len(own), len(other)) == (1, 20)
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in (*own, *other))
 
 
 def test_as_it_is_by_default(encode: Encode) -> None:
