@@ -16,6 +16,8 @@ REQUIRED = {
     "tqdm": "tqdm",
 }
 """Module -> distribution: those that training and every benchmark import."""
+KERNELS = "soda_kernels"
+"""This project's other import package, in a source root of its own: the checkout's folder alone does not give it."""
 OPTIONAL = {
     "triton": ("triton", "the fused kernels and torch.compile"),
     "nvidia.dali": ("nvidia-dali-cuda130", "the DALI loaders"),
@@ -34,6 +36,11 @@ def require_packages() -> None:
         raise SystemExit(
             f"benchmarks: not installed here: {', '.join(absent)}; in the checkout: pip install -e '.[dev]', or "
             f"pip install {' '.join(absent)}"
+        )
+    if not is_installed(KERNELS):
+        raise SystemExit(
+            f"benchmarks: Python does not find {KERNELS}, which lies in the folder kernels; in the checkout: "
+            "pip install -e ., or export PYTHONPATH=$PWD:$PWD/kernels"
         )
 
 

@@ -31,6 +31,13 @@ def test_everything_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) ->
         require_packages()
 
 
+def test_kernels_that_are_not_on_the_path_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None if "soda" in name else find(name))
+    with pytest.raises(SystemExit, match=r"does not find soda_kernels, .* export PYTHONPATH=\$PWD:\$PWD/kernels"):
+        require_packages()
+
+
 def test_optional_packages_and_absent_parents() -> None:
     assert not is_installed("no_such_package.module")
     assert is_installed("torch.nn")
