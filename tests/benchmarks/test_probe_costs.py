@@ -24,6 +24,7 @@ def test_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(ROOT / "configs" / "cifar10.yaml"), *TINY, *sizes]) == 0
     result = json.loads(path.read_text())
     assert (result["version"], result["train"], result["test"]) == (VERSION, 256, 32)
+    assert list(result)[-3:] == ["encoding", "reference", "protocols"], "the longest comes last"
     assert set(result["encoding"]) == {"fp32", "fp32, compiled", "bf16", "bf16, compiled"}
     assert set(result["protocols"]) == {"configured"}
     assert "times the reference's way" in capsys.readouterr().out
