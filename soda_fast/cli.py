@@ -10,6 +10,7 @@ from pathlib import Path
 
 from soda_fast import __version__
 from soda_fast.config import PROTOCOL_NAMES, Config, help_text, load_config, to_yaml
+from soda_fast.config.types import LONGEST_EMA
 from soda_fast.errors import EXIT_FAILED, EXIT_INTERRUPTED, Stopped, TrainingError, is_told_here, teller
 from soda_fast.prepare import DATASETS
 from soda_fast.run_directory import RunDirectory
@@ -17,6 +18,9 @@ from soda_fast.synthesis.names import TASK_NAMES
 from soda_fast.training.signals import StopRequest
 
 USAGE_ERROR = 2
+_EMA_LENGTH_HELP = (
+    "average the weights over another length, made of the run's snapshots: sigma_rel, as 0.07 (see train.ema_lengths)"
+)
 _DRY_RUN_OPTIONS = ("--processes", "--machine-processes", "--gpu-memory-gib")
 
 
@@ -106,6 +110,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--weights are those of --encoder; give both")
     if options.encoder and options.baselines:
         raise ValueError("--baselines are a run's; leave them out with --encoder")
+    if options.encoder and options.ema_length:
+        raise ValueError("--ema-length is of a run's own encoder; leave it out with --encoder")
     run, overrides = RunDirectory(options.run), list(options.overrides)
     if options.protocols:
         overrides.append(f"evaluation.protocols=[{', '.join(options.protocols)}]")
@@ -122,7 +128,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     run.load_config(overrides)
     from soda_fast.evaluate import evaluate
 
-    evaluate(run, options.baselines, overrides, options.plot)
+    evaluate(run, options.baselines, overrides, options.plot, options.ema_length or ())
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -145,9 +151,10 @@ def _export(options: argparse.Namespace) -> None:
     from soda_fast.export import export
     from soda_fast.pretrained import load_run
 
-    model, config, checkpoint = load_run(run)
-    export(model, config, options.directory)
-    print(f"exported the averaged weights of {checkpoint} to {options.directory}")
+    model, config, checkpoint = load_run(run, ema_length=options.ema_length)
+    export(model, config, options.directory, options.ema_length)
+    length = "" if options.ema_length is None else f" (EMA length {options.ema_length:g})"
+    print(f"exported the averaged weights{length} of {checkpoint} to {options.directory}")
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -177,6 +184,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
     return int(text)
+
+
+def _ema_length(text: str) -> float:
+    """A relative length that an average can have, for argparse."""
+    try:
+        length = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < length <= LONGEST_EMA:
+        raise argparse.ArgumentTypeError(f"{text} is not a length of an average: above 0, up to {LONGEST_EMA}")
+    return length
 
 
 def _weights(text: str) -> float | tuple[float, ...]:
@@ -231,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write a run's networks as safetensors")
     export.add_argument("run", metavar="RUN", type=Path, help="run directory")
     export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
+    export.add_argument("--ema-length", metavar="L", type=_ema_length, help=_EMA_LENGTH_HELP)
     export.set_defaults(verb=_export)
 
     replay = verbs.add_parser(
@@ -320,6 +339,9 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=[],
         choices=("untrained", "pixels"),
         help="probe these beside the trained encoder: the same encoder untrained; raw pixels",
+    )
+    evaluate.add_argument(
+        "--ema-length", metavar="L", nargs="+", type=_ema_length, help=f"{_EMA_LENGTH_HELP}; several: one row for each"
     )
     evaluate.set_defaults(verb=_evaluate)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from soda_fast.build import build_empty_model
-from soda_fast.config import Config, horizon_warning, run_length_images, warmup_images
+from soda_fast.config import Config, horizon_warning, run_length_images, snapshot_interval_images, warmup_images
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import load_dataset
 from soda_fast.data.catalog import known_train_images
@@ -32,8 +32,22 @@ def describe(config: Config) -> str:
         f"of {num_images:,} images",
         f"warm-up      {warmup_images(config, num_images):,} images",
     ]
+    if config.train.ema_lengths:
+        lines.append(_further_averages(config, num_images, count_parameters(model)))
     warning = horizon_warning(config, num_images)
     return "\n".join(lines + ([f"warning: {warning}"] if warning else []))
+
+
+def _further_averages(config: Config, num_images: int, parameters: int) -> str:
+    """A line: which there are, and the room that their snapshots take in a run from its beginning to its end."""
+    lengths, every = config.train.ema_lengths, snapshot_interval_images(config, num_images)
+    # As the trainer counts: not more often than there are steps, and once at the end.
+    moments = -(-run_length_images(config, num_images) // max(every, config.train.global_batch_images))
+    gib = 4 * parameters * len(lengths) * moments / 2**30
+    return (
+        f"averages     of relative lengths {', '.join(f'{length:g}' for length in lengths)}; a snapshot of each every "
+        f"{every:,} images, {gib:.3g} GiB by the end"
+    )
 
 
 def _count_train_images(data: DataConfig) -> int:

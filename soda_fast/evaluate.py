@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from soda_fast.measures import OF_MADE_IMAGES, MadeImages, measure
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
+from soda_fast.posthoc import with_average
 from soda_fast.pretrained import load_run
 from soda_fast.probing import Prober, encode_features, encode_pixels
 from soda_fast.run_directory import RunDirectory, find_changes
@@ -57,7 +59,11 @@ class _Origin:
 
 
 def evaluate(
-    run: RunDirectory, baselines: Sequence[str] = (), overrides: Sequence[str] = (), plot: bool = False
+    run: RunDirectory,
+    baselines: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    plot: bool = False,
+    ema_lengths: Sequence[float] = (),
 ) -> None:
     """Probe the newest checkpoint's encoder on z and on pooled features; print a table, write evaluation.json.
 
@@ -66,20 +72,38 @@ def evaluate(
         baselines: "untrained" (the same encoder with its initial weights), "pixels" (the images themselves).
         overrides: `section.key=value` over the run's configuration.
         plot: also draw plots/evaluation/*.png and give TensorBoard's projector the test embeddings.
+        ema_lengths: sigma_rel of averages to make of the run's snapshots, and to probe in place of that of
+            `train.ema_beta`.
 
     Raises:
-        ValueError: no run, no whole checkpoint, a data set without a test split, or nothing to draw with.
+        ValueError: no run, no whole checkpoint, a data set without a test split, nothing to draw with, an average that
+            cannot be made, or images to be made with several.
     """
-    model, config, checkpoint = load_run(run, overrides)
-    encoders: dict[str, Callable[[Processes], Encode]] = {"trained": lambda p: encode_features(frozen(model, p.device))}
+    usual, config, checkpoint = load_run(run, overrides)
+    made = [name for name in config.evaluation.protocols if name in OF_MADE_IMAGES]
+    if made and len(set(ema_lengths)) > 1:
+        raise ValueError(f"--ema-length: {made[0]} is measured on images that one model makes; give one length")
+    models = {f"ema-{length}": with_average(usual, run, config, checkpoint, length) for length in ema_lengths}
+    models = models or {"trained": usual}
+    encoders: dict[str, Callable[[Processes], Encode]] = {
+        name: partial(_features_of, model) for name, model in models.items()
+    }
     if "untrained" in baselines:
         encoders["untrained"] = lambda p: encode_features(frozen(build_model(config), p.device))
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
     seen = read_manifest(checkpoint)["images_seen"]
-    origin = _Origin(run, run.evaluation, checkpoint.name, seen, "EMA", model, checkpoint.name)
+    model, weights, made_by = next(iter(models.values())), "EMA", checkpoint.name
+    if ema_lengths:
+        weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
+        made_by = f"{checkpoint.name}, {weights}"
+    origin = _Origin(run, run.evaluation, checkpoint.name, seen, weights, model, made_by)
     dataset = load_dataset(config.data)
     _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
+
+
+def _features_of(model: SODA, processes: Processes) -> Encode:
+    return encode_features(frozen(model, processes.device))
 
 
 def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path | None, plot: bool = False) -> None:

@@ -2,8 +2,9 @@
 
 encoder.safetensors   torchvision's names and weight layout (out, in, kernel, kernel); fc gives z
 model.safetensors     both networks in the same layout, names after encoder. and decoder.
-config.json           versions, preprocessing, how torchvision's ResNet takes the encoder, the run's configuration, both
-                      files' SHA-256; written last, so that an interrupted export is none
+config.json           versions, preprocessing, how torchvision's ResNet takes the encoder, the run's configuration, the
+                      EMA length if one was asked for, both files' SHA-256; written last, so that an interrupted
+                      export is none
 
 The encoder's state loads strictly into torchvision.models.ARCH(num_classes=Z_DIM), with a 7x7 stem as it is. With a 3x3
 stem that model needs conv1 = Conv2d(3, 64, 3, stride=1, padding=1, bias=False) and maxpool = Identity() before. The
@@ -30,8 +31,10 @@ from soda_fast.run_directory import RunDirectory
 ENCODER_NAME, MODEL_NAME, CONFIG_NAME = "encoder.safetensors", "model.safetensors", "config.json"
 
 
-def export(model: SODA, config: Config, directory: Path) -> None:
+def export(model: SODA, config: Config, directory: Path, ema_length: float | None = None) -> None:
     """Write the encoder, the whole model and their configuration into `directory`.
+
+    ema_length: sigma_rel of the weights, which config.json then names; None: they are the average of `train.ema_beta`.
 
     Raises:
         ValueError: the folder cannot be made, or holds a run.
@@ -62,6 +65,7 @@ def export(model: SODA, config: Config, directory: Path) -> None:
         "torchvision": _torchvision(config),
         "config": yaml.safe_load(to_yaml(config)),
         "sha256": digests,
+        **({} if ema_length is None else {"ema_length": ema_length}),
     }
     write_atomically(directory / CONFIG_NAME, json.dumps(description, indent=1).encode())
 

@@ -20,6 +20,7 @@ from soda_fast.config import Config, config_from_tree
 from soda_fast.diffusion import Guidance
 from soda_fast.export import CONFIG_NAME, ENCODER_NAME, MODEL_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
+from soda_fast.posthoc import make_average
 from soda_fast.run_directory import RunDirectory
 from soda_fast.sampling import denoise_under, sample_images, starting_noise, with_sampling
 from soda_fast.training.checkpoint_files import latest
@@ -129,24 +130,28 @@ class Preprocess:
         return F.normalize(F.to_tensor(resized), list(self.mean), list(self.std))
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> PretrainedSODA:
+def load(path: str | Path, device: str | torch.device = "cpu", ema_length: float | None = None) -> PretrainedSODA:
     """The moving-average weights of a run's newest checkpoint, or of an exported folder; eval mode, float32.
 
+    ema_length: sigma_rel, in (0, 0.28], of a power-function average to make of the run's snapshots
+        (`train.ema_lengths`) in place of the average of `train.ema_beta`.
+
     Raises:
-        ValueError: `path` is neither; or its checkpoint does not fit its configuration.
+        ValueError: `path` is neither; its checkpoint does not fit its configuration; or it has no averages of which one
+            of that length can be made.
     """
-    model, config = _load(Path(path), whole=True)
+    model, config = _load(Path(path), whole=True, ema_length=ema_length)
     return PretrainedSODA(model, config).eval().requires_grad_(False).to(device)
 
 
 def load_encoder(
-    path: str | Path, device: str | torch.device = "cpu"
+    path: str | Path, device: str | torch.device = "cpu", ema_length: float | None = None
 ) -> tuple[ResNetEncoder, Callable[[Image.Image], Tensor]]:
     """The encoder alone, images (N, 3, S, S) -> z (N, D), and the preprocessing of one PIL image to (3, S, S).
 
-    `encoder.features(images)` gives (z, pooled features). Raises as `load`.
+    `encoder.features(images)` gives (z, pooled features). `ema_length`, and what is raised: as in `load`.
     """
-    model, config = _load(Path(path), whole=False)
+    model, config = _load(Path(path), whole=False, ema_length=ema_length)
     return model.encoder.eval().requires_grad_(False).to(device), preprocess(config)
 
 
@@ -157,15 +162,18 @@ def preprocess(config: Config) -> Preprocess:
     return Preprocess(config.data.source_size, config.data.mean, config.data.std)
 
 
-def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Config, Path]:
+def load_run(
+    run: RunDirectory, overrides: Sequence[str] = (), ema_length: float | None = None
+) -> tuple[SODA, Config, Path]:
     """The moving-average weights of a run's newest checkpoint, its configuration, and the checkpoint's path.
 
     overrides: `section.key=value`, of keys that do not shape what was learnt.
+    ema_length: as in `load`.
 
     A damaged checkpoint that is newer is told of on stderr.
 
     Raises:
-        ValueError: no run, or no whole checkpoint in it.
+        ValueError: no run, no whole checkpoint in it, or nothing to make that average of.
     """
     config = run.load_config(overrides)
     checkpoint, complaints = latest(run.checkpoints)
@@ -178,13 +186,20 @@ def load_run(run: RunDirectory, overrides: Sequence[str] = ()) -> tuple[SODA, Co
     model = build_model(config)
     state = model.state_dict()
     read_tensors(checkpoint, "ema.", state)
+    if ema_length is not None:
+        make_average(run, config, checkpoint, ema_length, state)
     return model, config, checkpoint
 
 
-def _load(path: Path, whole: bool) -> tuple[SODA, Config]:
+def _load(path: Path, whole: bool, ema_length: float | None) -> tuple[SODA, Config]:
     if RunDirectory(path).config.is_file() or not (path / CONFIG_NAME).is_file():
-        model, config, _ = load_run(RunDirectory(path))
+        model, config, _ = load_run(RunDirectory(path), ema_length=ema_length)
         return model, config
+    if ema_length is not None:
+        raise ValueError(
+            f"{path} is an exported folder, which holds one average; give the run directory to have one of EMA length "
+            f"{ema_length:g}, or export that"
+        )
     try:
         description = json.loads((path / CONFIG_NAME).read_text())
         # Exports of earlier versions do not say what their files are.

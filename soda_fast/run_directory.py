@@ -8,6 +8,7 @@ failures/         the step at which a training stopped; see failures.py
 memory/           what filled the memory when it did not suffice
 .lock             held by the training at work here; see run_lock.py
 checkpoints/      see training/checkpoint_files.py
+averages/         snapshots of power-function averages, see training/average_files.py
 profile/          traces of steps and what they amount to, see training/profiler.py
 evaluation.json   probes of the last checkpoint
 """
@@ -35,6 +36,7 @@ FREE_KEYS = (
     "data.prefetch_batches",
     "train.images",
     "train.epochs",
+    "train.ema_snapshot_images",
     "train.log_every_images",
     "train.save_every_images",
     "train.keep_checkpoints",
@@ -66,6 +68,10 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def averages(self) -> Path:
+        return self.path / "averages"
 
     @property
     def samples(self) -> Path:

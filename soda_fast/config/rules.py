@@ -14,6 +14,8 @@ POSELESS_DATASETS = ("digits", "webdataset")
 """Data sets whose images have no names that poses.csv could tell them by."""
 GROUPS = 32
 """Groups of the decoder's normalisations."""
+MOST_EMA_LENGTHS = 4
+"""Further moving averages: two are enough to make others of, three make that more exact, each takes memory."""
 MOST_INVERTED_STEPS = 70_000
 """The inverted schedule ends with betas of 0.999, the more the more timesteps: with 71,000, float32 cannot hold it."""
 _LEAST_LOG_SIGNAL = -126 * math.log(2)  # of float32's smallest normal number
@@ -76,6 +78,15 @@ def _accumulation(config: Config) -> Iterator[Contradiction]:
     if batch % parts:
         text = f"train.global_batch_images is {batch}, which train.accumulate {parts} does not divide"
         yield ("train.global_batch_images", "train.accumulate"), text
+
+
+def _ema_lengths(config: Config) -> Iterator[Contradiction]:
+    lengths, keys = config.train.ema_lengths, ("train.ema_lengths",)
+    if len(set(lengths)) < len(lengths):
+        yield keys, f"train.ema_lengths is {show(lengths)}, which has a length twice; give each once"
+    if len(lengths) > MOST_EMA_LENGTHS:
+        text = f"train.ema_lengths is {show(lengths)}, more than {MOST_EMA_LENGTHS} averages; two, as [0.05, 0.1], are "
+        yield keys, text + "enough to make others of"
 
 
 def _small_encoder(config: Config) -> Iterator[Contradiction]:
@@ -259,6 +270,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _run_length,
     _warmup,
     _accumulation,
+    _ema_lengths,
     _small_encoder,
     _decoder_channels,
     _decoder_levels,

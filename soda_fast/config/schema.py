@@ -11,6 +11,7 @@ from pydantic import Field
 from soda_fast.config.model_schema import DiffusionConfig, ModelConfig, SamplingConfig
 from soda_fast.config.types import (
     Dimension,
+    EmaLength,
     Epochs,
     NonNegative,
     NonNegativeFloat,
@@ -160,6 +161,13 @@ class TrainConfig:
     ema_beta: ProbabilityBelowOne = 0.9999
     """Decay of the weights' moving average for each step. Its horizon, global_batch_images / (1 - ema_beta) images,
     should be shorter than the run."""
+    ema_lengths: tuple[EmaLength, ...] = ()
+    """Lengths of further averages, of which averages of other lengths can be made after training (`--ema-length` of
+    evaluate and export), as [0.05, 0.1]: the deviation of their profile relative to the run so far (sigma_rel of
+    Karras et al., arXiv 2312.02696, section 3). At most 4; each takes as much memory as the weights. Empty: none."""
+    ema_snapshot_images: Literal["auto"] | Positive = "auto"
+    """Interval of the snapshots of those averages, in images; each is a file of 4 bytes a parameter and stays. auto: a
+    32nd of the run."""
     log_every_images: Positive = 25_600
     """Interval of a line in metrics.jsonl and of TensorBoard scalars, in images."""
     save_every_images: Literal["auto"] | NonNegative = "auto"

@@ -18,6 +18,9 @@ NonNegativeFloat = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False
 Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+# sigma_rel of a power-function average: of the widest, a plain mean over the run (gamma 0), it is 12 ** -0.5 = 0.289.
+LONGEST_EMA = 0.28
+EmaLength = Annotated[float, Field(gt=0, le=LONGEST_EMA, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 # Bounded, so that a number of epochs always converts to a number of images.
 Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]

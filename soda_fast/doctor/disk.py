@@ -20,7 +20,7 @@ _SLOW_READ = 50 * _MIB
 def disk_findings(config: Config, parameters: int) -> Iterator[Finding]:
     """Space and speed where the run writes, and speed where the images are.
 
-    parameters: numbers in the model; a checkpoint holds them, their average and AdamW's two moments in float32.
+    parameters: numbers in the model; a checkpoint holds them, their averages and AdamW's two moments in float32.
     """
     try:
         yield _of_run(config, nearest_folder(Path(config.run.dir)), parameters)
@@ -87,7 +87,7 @@ def _of_run(config: Config, folder: Path, parameters: int) -> Finding:
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     # One more than are kept: the oldest goes only when the newest is whole.
-    checkpoint = 16 * parameters
+    checkpoint = 4 * (4 + len(config.train.ema_lengths)) * parameters
     need = checkpoint * (config.train.keep_checkpoints + 1)
     rate = write_rate(folder)
     text = (

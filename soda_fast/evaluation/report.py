@@ -21,7 +21,8 @@ SCHEMA = 3  # of evaluation.json; rises when a key changes its meaning
 class Subject:
     """What was evaluated, on what.
 
-    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"). dataset_hash, split_sizes:
+    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"; a power-function
+    average names its length). dataset_hash, split_sizes:
     of each split. transform: of clean images, in words. features: how they are kept, in words. seed: of the run and of
     the views. seeds: of the linear protocols. device: in words. seconds: that the evaluation took.
     replaced_images: of each split, unreadable ones that others stood in for.
@@ -46,8 +47,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: an encoder ("trained", "untrained", "pixels"), its features, accuracies by column.
+    """A line of the table: an encoder, its features, accuracies by column.
 
+    encoder: "trained"; "ema-0.07", the same with weights averaged over another length; "untrained"; "pixels".
     deviations: over seeds, of the columns that have them.
     """
 

@@ -16,7 +16,7 @@ _KINDS = {
     "weights": "float32 shard",
     "gradients": "float32 shard",
     "optimizer": "AdamW's two moments, float32 shards",
-    "average": "the moving average, float32 shard",
+    "average": "moving averages, float32 shards",
     "gathered": "whole weights and gradients, while a block has them",
     "activations": "kept for the backward pass, and temporary ones",
     "images": "the batch",

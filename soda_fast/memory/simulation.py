@@ -79,7 +79,7 @@ def measure_step(trainer: Trainer, parts: list[Batch]) -> Usage:
     ledger = MemoryLedger()
     model, average, optimizer = trainer.model, trainer.ema.model, trainer.optimizer
     ledger.name("weights", [*model.parameters(), *model.buffers()])
-    ledger.name("average", [*average.parameters(), *average.buffers()])
+    ledger.name("average", [*average.parameters(), *average.buffers(), *trainer.power_averages.tensors().values()])
     ledger.name("optimizer", [tensor for state in optimizer.state.values() for tensor in state.values()])
     ledger.name("images", [tensor for part in parts for tensor in (part.source, part.target)])
 

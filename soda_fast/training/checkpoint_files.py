@@ -1,6 +1,6 @@
 """The files of checkpoints: which there are, which are whole, which stay.
 
-    checkpoints/images-000000512000/__0_0.distcp ..   tensors only: model.*, ema.*, optimizer.*
+    checkpoints/images-000000512000/__0_0.distcp ..   tensors only: model.*, ema.*, ema-LENGTH.*, optimizer.*
                                     .metadata         where each tensor lies
                                     manifest.json     images_seen, configuration, versions; SHA-256 of all files
                 .images-000000512000.tmp/             being written; never read

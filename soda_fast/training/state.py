@@ -1,6 +1,7 @@
 """What training changes, and where it stands: all that a checkpoint holds."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -10,11 +11,12 @@ from soda_fast.training.optimizer import MOMENTS, ShardedAdamW
 
 @dataclass(frozen=True)
 class TrainState:
-    """What training changes."""
+    """What training changes. further_averages: tensors of `PowerAverages`, by their names in a checkpoint."""
 
     model: nn.Module
     average: nn.Module
     optimizer: ShardedAdamW
+    further_averages: Mapping[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name; loading into them restores the state in place."""
@@ -22,6 +24,7 @@ class TrainState:
         reshard(self.average)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        tensors |= self.further_averages
         for name, parameter in self.model.named_parameters():
             for moment in MOMENTS:
                 tensors[f"optimizer.{moment}.{name}"] = self.optimizer.state_of(parameter)[moment]

@@ -16,6 +16,7 @@ from soda_fast.config import (
     resolve_perf,
     run_length_images,
     section_drops,
+    snapshot_interval_images,
     warmup_images,
 )
 from soda_fast.data import Batch, Dataset
@@ -35,10 +36,12 @@ from soda_fast.training.inspections import Inspections
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.peak_memory import peak_memory
+from soda_fast.training.power_average import PowerAverages
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.shared_folder import require_shared
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
+from soda_fast.training.snapshots import AverageSnapshots
 from soda_fast.training.state import Progress, TrainState
 
 AUTO_SAVE_S = 600.0
@@ -89,6 +92,7 @@ class Trainer:
         average = spread_model(config, processes, compiled=False)
         average.load_state_dict(self.model.state_dict())
         self.ema = WeightAverage(self.model, average, config.train.ema_beta)
+        self.power_averages = PowerAverages(self.model, config.train.ema_lengths)
         self.optimizer = build_optimizer(self.model, config.train)
 
         self.images_seen = 0
@@ -108,12 +112,14 @@ class Trainer:
             {"versions": versions(), "config": asdict(config), "images": images},
             accept_changes,
         )
-        self.state = TrainState(self.model, self.ema.model, self.optimizer)
+        self.state = TrainState(self.model, self.ema.model, self.optimizer, self.power_averages.tensors())
         self.clock = Clock()
         every = config.train.save_every_images
         self.save_every_images = 0 if every == "auto" else every
         self.save_timer = SaveTimer(AUTO_SAVE_S if every == "auto" else None)
         self.metrics = Metrics(run.path, self.total_images, processes)
+        self.snapshot_images = snapshot_interval_images(config, len(dataset.train))
+        self.snapshots = AverageSnapshots(run.averages, self.power_averages, processes, self.metrics)
         self.inspections = Inspections(config, dataset, processes, run, self.metrics)
         self.replaced = ReplacedImages(
             run.path, dataset.train, config.data.unreadable_limit, processes, self.metrics.tolerating
@@ -148,6 +154,8 @@ class Trainer:
                 if self._due(self.config.train.log_every_images):
                     self._log()
                 with self.clock.paused():
+                    # Before the checkpoint, after which a resumed run goes on.
+                    self._write_snapshots()
                     # First what must not be lost; it is written while the rest goes on.
                     if self.save_timer.is_wanted(asked_at) or self._due(self.save_every_images):
                         self._save()
@@ -189,6 +197,7 @@ class Trainer:
         self.grad_norm = torch.where(skipped, self.grad_norm, norm)
         with span("ema"):
             self.ema.update()
+            self.power_averages.update(self.ema.steps)
 
     def losses(self, batch: Batch) -> Tensor:
         """The training loss of each sample: (N,) float32."""
@@ -289,6 +298,11 @@ class Trainer:
         values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
+    def _write_snapshots(self) -> None:
+        if self.config.train.ema_lengths and self._due(self.snapshot_images):
+            self.watchdog.progress("writing snapshots of averages")
+            self.snapshots.write(self.images_seen, self.ema.steps)
+
     def _inspect(self, names: list[str], stop: StopRequest, made_up: bool = False) -> None:
         for name in names:
             # Stopped here, a run makes up for it when it goes on.
@@ -353,6 +367,7 @@ class Trainer:
             self.ema.set_steps(progress.steps)
             self.buffers.keep()
             self.guard = FiniteGuard(self.processes.device, self.guard.allowed, progress.skipped_steps)
+        self.snapshots.resume(self.images_seen)
         # Only now: a configuration that the checkpoint does not fit must not take the place of the one it fits.
         self.processes.on_main(lambda: self.run.write_config(self.config))
         self.metrics.start(self.images_seen)

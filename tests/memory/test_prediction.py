@@ -83,7 +83,7 @@ RECOMPUTED = {"activation_checkpointing": True, "kernels": "pytorch"}
         (1, {}),
         (1, {"train": {"accumulate": 3}, "perf": {"kernels": "pytorch"}}),
         (2, {"train": {"accumulate": 2, "global_batch_images": 96}, "perf": RECOMPUTED}),
-        (2, {"parallel": {"strategy": "ddp"}}),
+        (2, {"parallel": {"strategy": "ddp"}, "train": {"ema_lengths": [0.05, 0.1]}}),
         (4, {"data": {"source_size": 8}}),
     ],
     ids=str,
@@ -122,6 +122,14 @@ def test_what_is_sharded_shrinks_with_the_processes() -> None:
         assert four[kind] == pytest.approx(one[kind] / 4, rel=0.1), kind
     ddp = configuration(perf={"compile": False}, parallel={"strategy": "ddp"})
     assert predict_memory(ddp, 4).usage.largest["weights"] == pytest.approx(one["weights"], rel=0.01)
+
+
+def test_further_averages_are_counted() -> None:
+    one, three = (
+        predict_memory(configuration(perf={"compile": False}, train={"ema_lengths": lengths})).usage.largest
+        for lengths in ([], [0.05, 0.1])
+    )
+    assert three["average"] == pytest.approx(3 * one["average"], rel=0.01)
 
 
 def test_compiled_blocks_keep_less() -> None:

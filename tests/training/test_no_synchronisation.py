@@ -29,7 +29,7 @@ class Reads(TorchDispatchMode):
 def trainer_and_batches(path: Path, device: str) -> Any:
     """A trainer, and its share of the global batches."""
     with start_processes(device) as processes:
-        trainer = make_trainer(path / "run", processes)
+        trainer = make_trainer(path / "run", processes, ema_lengths=[0.05, 0.1])
         batches = trainer._global_batches()
         yield trainer, batches
         batches.close()

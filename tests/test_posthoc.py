@@ -1,0 +1,120 @@
+"""Averages of other lengths from the command line and in Python: made, named in reports, refused in a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training.tiny import BATCH, run_tiny, tiny_tree
+
+import soda_fast
+from soda_fast.cli import main
+from soda_fast.config import config_from_tree
+from soda_fast.describe import describe
+
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("posthoc") / "run"
+    run_tiny(tiny_tree(path, STEPS, ema_lengths=[0.05, 0.1]))
+    return path
+
+
+def test_evaluate_several_lengths(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(run), "--protocols", "knn-dino", "--baselines", "untrained"]
+    assert main([*arguments, "--ema-length", "0.07", "0.1", "0.07"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " z " in line] == [
+        "ema-0.07",
+        "ema-0.1",
+        "untrained",
+    ]
+    report = json.loads((run / "evaluation.json").read_text())
+    assert report["checkpoint"]["weights"] == "EMA of relative length 0.07, 0.1, made of snapshots"
+    assert report["checkpoint"]["images_seen"] == STEPS * BATCH
+    assert {result["encoder"] for result in report["results"]} == {"ema-0.07", "ema-0.1", "untrained"}
+
+
+def test_images_are_made_by_the_average(run: Path) -> None:
+    keys = ["evaluation.protocols=[reconstruction]", "evaluation.made_images=2", "sampling.steps=1"]
+    assert main(["evaluate", str(run), *keys, "--ema-length", "0.07"]) == 0
+    (measured, *_) = json.loads((run / "evaluation.json").read_text())["measures"]
+    assert measured["encoder"] == "ema-0.07"
+    assert measured["setting"]["made_by"].endswith("EMA of relative length 0.07, made of snapshots")
+
+
+def test_export_and_load(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), str(tmp_path / "out"), "--ema-length", "0.07"]) == 0
+    assert "the averaged weights (EMA length 0.07) of" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["ema_length"] == 0.07
+    made, exported, usual = soda_fast.load(run, ema_length=0.07), soda_fast.load(tmp_path / "out"), soda_fast.load(run)
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, exported.state_dict()[name]), name
+    assert not torch.equal(made.encoder.fc.weight, usual.encoder.fc.weight)
+    encoder, _ = soda_fast.load_encoder(run, ema_length=0.07)
+    assert torch.equal(encoder.fc.weight, made.encoder.fc.weight)
+    with pytest.raises(ValueError, match=r"exported folder, which holds one average"):
+        soda_fast.load(tmp_path / "out", ema_length=0.07)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--ema-length", "0.01"],
+            ["length of 0.01", "0.05, 0.1 from 16 moments", "5 % being allowed; ask for 0.03 to"],
+        ),
+        (["--ema-length", "0.05", "0.1", "--protocols", "frechet"], ["frechet", "give one length"]),
+        (["--ema-length", "0.05", "--encoder", "torchvision:resnet18"], ["--ema-length", "--encoder"]),
+    ],
+)
+def test_mistakes(run: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), *arguments]) == 2
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in told
+
+
+@pytest.mark.parametrize("length", ["0", "0.3", "nan", "long"])
+def test_numbers_that_are_no_length(run: Path, length: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(run), "out", "--ema-length", length])
+    assert left.value.code == 2
+    assert length in capsys.readouterr().err
+    if length != "long":
+        with pytest.raises(ValueError, match="out of range"):
+            soda_fast.load(run, ema_length=float(length))
+
+
+def test_a_run_with_one_average_and_few_snapshots(tmp_path: Path) -> None:
+    run_tiny(tiny_tree(tmp_path / "run", 2, ema_lengths=[0.05]))
+    soda_fast.load(tmp_path / "run", ema_length=0.05)
+    with pytest.raises(
+        ValueError, match=r"averages of length 0\.05 from 2 moments.*ask for 0\.05; two lengths in train"
+    ):
+        soda_fast.load(tmp_path / "run", ema_length=0.1)
+
+
+def test_a_run_without_averages(tmp_path: Path) -> None:
+    run_tiny(tiny_tree(tmp_path / "run", 1))
+    with pytest.raises(ValueError, match=r"train\.ema_lengths is empty; train with train\.ema_lengths=\[0\.05, 0\.1\]"):
+        soda_fast.load(tmp_path / "run", ema_length=0.1)
+
+
+def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
+    run_tiny(tiny_tree(tmp_path / "run", 4, ema_lengths=[0.05, 0.1]))
+    first = min((tmp_path / "run" / "averages").iterdir())
+    content = first.read_bytes()
+    for damaged in (content[:-4], b"", b"\xff" * 100):
+        first.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{first} is not a whole snapshot"):
+            soda_fast.load(tmp_path / "run", ema_length=0.08)
+    first.unlink()
+    soda_fast.load(tmp_path / "run", ema_length=0.08)
+
+
+def test_a_dry_run_tells_of_them(tmp_path: Path) -> None:
+    described = describe(config_from_tree(tiny_tree(tmp_path, 64, ema_lengths=[0.05, 0.1])))
+    assert f"averages     of relative lengths 0.05, 0.1; a snapshot of each every {2 * BATCH} images" in described
+    assert "averages" not in describe(config_from_tree(tiny_tree(tmp_path, 64)))
