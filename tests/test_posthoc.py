@@ -90,9 +90,7 @@ def test_numbers_that_are_no_length(run: Path, length: str, capsys: pytest.Captu
 def test_a_run_with_one_average_and_few_snapshots(tmp_path: Path) -> None:
     run_tiny(tiny_tree(tmp_path / "run", 2, ema_lengths=[0.05]))
     soda_fast.load(tmp_path / "run", ema_length=0.05)
-    with pytest.raises(
-        ValueError, match=r"length 0\.05 from 2 moments.*ask for 0\.05; two lengths in train"
-    ):
+    with pytest.raises(ValueError, match=r"length 0\.05 from 2 moments.*ask for 0\.05; two lengths in train"):
         soda_fast.load(tmp_path / "run", ema_length=0.1)
 
 
