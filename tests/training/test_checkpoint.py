@@ -14,7 +14,9 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from spawn import run_in_processes
+from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from torch.distributed.checkpoint.staging import DefaultStager
 from training.tiny import BATCH, make_trainer, run_tiny, tiny_tree
 
 from soda_fast.checkpoint_reader import SafeReader, read_tensors
@@ -23,6 +25,7 @@ from soda_fast.config import config_from_tree
 from soda_fast.parallel import start_processes
 from soda_fast.training import checkpoint_files
 from soda_fast.training import trainer as trainer_module
+from soda_fast.training.checkpoint import save_tensors
 from soda_fast.training.checkpoint_files import checkpoints, find_damage, fingerprint, latest, read_manifest, sealed
 from soda_fast.training.clock import SaveTimer
 from soda_fast.training.signals import StopRequest
@@ -71,6 +74,37 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         saved = {name: torch.empty_like(tensor) for name, tensor in before.items()}
         read_tensors(checkpoints(root)[0], "model.", saved)
         assert all(torch.equal(saved[name], before[name]) for name in before)
+
+
+class ClosingStager(DefaultStager):
+    """As of torch 2.11.0: it copies once."""
+
+    def stage(self, state_dict: Any, **kwargs: Any) -> Any:
+        staged = super().stage(state_dict, **kwargs)
+        self.close()
+        return staged
+
+
+def test_a_run_saves_again_with_stagers_that_copy_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soda_fast.training.checkpoint.DefaultStager", ClosingStager)
+    run_tiny(tiny_tree(tmp_path / "run", 2, save_every_images=BATCH))
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 2
+
+
+def test_writing_uses_no_stream_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where there is one: in the background it would be one of GPU 0."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a loader with a stream")
+
+    monkeypatch.setattr(filesystem, "_OverlappingCpuLoader", refuse)
+    with start_processes("cpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        save_tensors(tmp_path / "tensors", {"weight": torch.arange(3.0)})
+        monkeypatch.undo()
+    read: dict[str, torch.Tensor] = {"weight": torch.zeros(3)}
+    read_tensors(tmp_path / "tensors", "", read)
+    assert read["weight"].tolist() == [0, 1, 2]
 
 
 class AtOnce:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import pytest
 from spawn import run_in_processes
+from torch.distributed.checkpoint.staging import DefaultStager
 from training.tiny import BATCH, make_trainer, tiny_tree
 
 from soda_fast.parallel import start_processes
-from soda_fast.training import checkpoint_files, shared_folder
+from soda_fast.training import checkpoint, checkpoint_files, shared_folder
 from soda_fast.training.checkpoint import SaveError
 from soda_fast.training.checkpoint_files import checkpoints
 from soda_fast.training.signals import StopRequest
+from soda_fast.training.state import TrainState
 from soda_fast.training.trainer import Trainer
 
 COPY_ERRORS = (
@@ -27,15 +30,21 @@ TWO_SAVES_OF_SIX_STEPS = {"images": 6 * BATCH, "save_every_images": 2 * BATCH}
 
 def fail_copying(trainer: Trainer, *errors: BaseException | None) -> None:
     """Let this process's next copies of the state end in these errors; None: it succeeds."""
-    left, real = list(errors), trainer.checkpoints._stager.stage
+    left, real = list(errors), trainer.checkpoints._stage
 
-    def stage(state: dict[str, Any]) -> Any:
-        error = left.pop(0) if left else None
-        if error is not None:
-            raise error
-        return real(state)
+    class FailingStager(DefaultStager):
+        def stage(self, state_dict: Any, **kwargs: Any) -> Any:
+            error = left.pop(0) if left else None
+            if error is not None:
+                raise error
+            return super().stage(state_dict, **kwargs)
 
-    trainer.checkpoints._stager.stage = stage  # type: ignore[method-assign, assignment]
+    def stage(state: TrainState) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "DefaultStager", FailingStager)
+            return real(state)
+
+    trainer.checkpoints._stage = stage  # type: ignore[method-assign]
 
 
 def fail_writing() -> None:
