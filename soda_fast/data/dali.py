@@ -54,20 +54,32 @@ class DaliExecutor:
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
-        """As ViewExecutor. Raises UnreadableImages naming all that cannot be decoded."""
+        """As ViewExecutor. Raises UnreadableImages naming all that cannot be decoded.
+
+        A RuntimeError of the device or of memory is raised as DALI has it; the executor cannot go on after it.
+        """
         assert indices.ndim == 1 + self._paired, "the pipeline is built for pairs or for single images"
         rows = np.atleast_2d(indices)
-        outputs = self._run([self._read(row) for row in rows], plans)
+        outputs = self._try([self._read(row) for row in rows], plans)
         if outputs is None:
             outputs = self._run([self._decode(row) for row in rows], plans)
-        assert outputs is not None, "DALI refuses a PNG written by Pillow"
         views = [self._copy(output) for output in outputs]
         for view, plan in zip(views, plans, strict=True):
             operate(view, plan, self._rows)
         return views
 
-    def _run(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:
+    def _try(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""
+        try:
+            return self._run(inputs, plans)
+        except RuntimeError as error:
+            if not self.images.encoded or _is_of_the_device(error):
+                raise
+            # DALI says only that something failed to decode, and calls its pipeline unusable.
+            self._pipeline = self._build()
+            return None
+
+    def _run(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:
         pipeline = self._pipeline
         for number, images in enumerate(inputs):
             pipeline.feed_input(f"images{number}", images, layout=None if self.images.encoded else "HWC")
@@ -75,14 +87,7 @@ class DaliExecutor:
             pipeline.feed_input(f"start{number}", np.stack((plan.top, plan.left), axis=1).astype(np.int32))
             pipeline.feed_input(f"shape{number}", np.stack((plan.height, plan.width), axis=1).astype(np.int32))
             pipeline.feed_input(f"flip{number}", plan.flip.astype(np.int32))
-        try:
-            return pipeline.run()
-        except RuntimeError:
-            # DALI says only that something failed to decode, and calls its pipeline unusable.
-            self._pipeline = self._build()
-            if not self.images.encoded:
-                raise
-            return None
+        return pipeline.run()
 
     def close(self) -> None:
         """Free the pipeline's threads and memory."""
@@ -125,6 +130,18 @@ class DaliExecutor:
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
         return view
+
+
+_OF_THE_DEVICE = (
+    *("cuda runtime api error", "cuda driver api error", "cuda allocation failed"),
+    *("can't allocate", "cannot allocate memory", "out of memory", "bad_alloc"),
+)
+
+
+def _is_of_the_device(error: RuntimeError) -> bool:
+    """Whether a pipeline failed for want of memory or in CUDA; DALI has one class of errors for all that happens."""
+    text = str(error).lower()
+    return any(sign in text for sign in _OF_THE_DEVICE)
 
 
 @pipeline_def

@@ -23,7 +23,12 @@ from soda_fast.training.finite import NonFiniteError
 if TYPE_CHECKING:
     from soda_fast.training.trainer import Trainer
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+_NO_MEMORY = (
+    *("can't allocate memory", "out of memory", "Cannot allocate memory"),
+    *("Can't allocate", "CUDA allocation failed"),  # DALI
+    "ALLOC_FAILED",  # cuBLAS and cuDNN: CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+    "unable to find an engine to execute this computation",  # cuDNN: none has the workspace that it needs
+)
 
 
 def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:

@@ -63,6 +63,40 @@ def odd_files() -> dict[str, bytes]:
     }
 
 
+DEVICE_ERRORS = (
+    "CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory",
+    "Can't allocate 1048576 bytes on device 0.",
+    "CUDA allocation failed",
+    "CUDA driver API error CUDA_ERROR_LAUNCH_FAILED (719):\nunspecified launch failure",
+)
+
+
+@needs_dali
+@pytest.mark.parametrize("cause", DEVICE_ERRORS)
+def test_an_error_of_the_device_is_no_image_that_cannot_be_decoded(
+    cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soda_fast.data.dali import DaliExecutor
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(
+            "Critical error in pipeline:\nError in MIXED operator `nvidia.dali.fn.decoders.image`,\n"
+            f"encountered:\n\n{cause}\nCurrent pipeline object is no longer valid."
+        )
+
+    images = file_set(tmp_path, {"a.png": encode(Image.new("RGB", (9, 9)), "PNG")})
+    execute = DaliExecutor(images, [8], CPU, 1, 1)
+    try:
+        monkeypatch.setattr(execute._pipeline, "run", fail)
+        monkeypatch.setattr(DaliExecutor, "_build", lambda _: pytest.fail("builds its pipeline anew"))
+        whole = plan(ViewConfig(), 0, "source", np.zeros(1, np.int64), images.heights, images.widths)
+        with pytest.raises(RuntimeError, match="MIXED operator") as raised:
+            execute(np.zeros(1, np.int64), [whole])
+        assert cause in str(raised.value)
+    finally:
+        execute.close()
+
+
 def without_end(content: bytes) -> bytes:
     """A JPEG cut off behind its last pixel, and padded so that Pillow still sees one."""
     return content[:-2] + b"\xff\xff\xff\xd9"

@@ -45,9 +45,24 @@ def test_only_ways_that_are_left_are_named(tmp_path: Path) -> None:
     assert str(tmp_path / "memory") in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+        "Critical error in pipeline:\nError in GPU operator `nvidia.dali.fn.resize`\nCUDA allocation failed",
+        "Critical error in pipeline:\nCan't allocate 1048576 bytes on device 0.",
+    ],
+)
+def test_libraries_without_memory(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+
+
 def test_other_errors_pass(tmp_path: Path) -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
     with (
         start_processes("cpu") as processes,
         pytest.raises(RuntimeError, match="shape mismatch"),
