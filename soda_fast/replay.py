@@ -10,6 +10,7 @@ from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.assembly import fingerprint_of
+from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.diagnosis import Finding, summarise
 from soda_fast.training.faults import examine_step, is_out_of_memory
 from soda_fast.training.trainer import Trainer
@@ -26,6 +27,11 @@ def replay(run: RunDirectory) -> None:
         TrainingError: memory does not suffice.
     """
     failure = failures.newest(run.failures)
+    with kernel_choice(failure.config.train.deterministic):
+        _replay(run, failure)
+
+
+def _replay(run: RunDirectory, failure: failures.Failure) -> None:
     dataset = load_dataset(failure.config.data)
     _check_images(failure, dataset)
     with start_processes() as processes:

@@ -1,12 +1,9 @@
 """`soda-fast train`: set up the processes and the data, then let the trainer run."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from soda_fast.build import require_cameras
 from soda_fast.config import Config
@@ -15,6 +12,7 @@ from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.run_lock import RunLock
 from soda_fast.training.assembly import fingerprint_of
+from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.faults import out_of_memory_explained, record_non_finite
 from soda_fast.training.finite import NonFiniteError
 from soda_fast.training.signals import StopRequest
@@ -34,13 +32,10 @@ def train(config: Config, accept_changes: bool = False, stop: StopRequest | None
         SaveError: checkpoints could not be written.
         Stopped: by SIGTERM, SIGUSR1 or Ctrl-C; there is a checkpoint of the step that was reached, if one was made.
     """
-    if config.train.deterministic:
-        # cuBLAS is deterministic only with a workspace of fixed size, which it reads before its first product.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    else:
-        torch.backends.cudnn.benchmark = True
-    with StopRequest() if stop is None else nullcontext(stop) as stop:
+    with (
+        kernel_choice(config.train.deterministic),
+        StopRequest() if stop is None else nullcontext(stop) as stop,
+    ):
         dataset = load_dataset(config.data)
         config = resolve(config, dataset)
         if config.model.pose != "none":
