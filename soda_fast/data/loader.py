@@ -41,6 +41,7 @@ class TrainLoader:
         start_position: images seen before the first batch.
         device: where the batches lie.
         cameras: (len(images), 3, 4), of the whole images; None: not known.
+        many_calls: so many batches will be taken that a copy of all images on a GPU pays; False: from host memory.
 
     Raises:
         ValueError: the global batch cannot be divided, a range is upside down, no images, or DALI is missing. `next`
@@ -62,6 +63,7 @@ class TrainLoader:
         start_position: int,
         device: torch.device,
         cameras: NDArray[np.float64] | None = None,
+        many_calls: bool = True,
     ) -> None:
         rows = len(local_positions(start_position, global_batch, rank, world, 0, parts))
         check_view(data.source, "source")
@@ -70,7 +72,7 @@ class TrainLoader:
             raise ValueError("data.root: the training split holds no images")
         self._pairs = Pairs(images.labels) if data.pairs else None
         sizes = (data.source_size, data.target_size)
-        self._execute = make_executor(images, sizes, data, device, rows, many_calls=True, paired=data.pairs)
+        self._execute = make_executor(images, sizes, data, device, rows, many_calls=many_calls, paired=data.pairs)
         threads = data.threads or default_threads()
         self._finish = Finish(mean, std, data.source_noise, seed, device, threads)
 

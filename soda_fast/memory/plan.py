@@ -71,7 +71,8 @@ def predict_memory(
     Compiled blocks are planned as by torch.compile, but their operations run one by one: temporary tensors that
     generated code would not make are counted. Not counted is what libraries allocate inside an operation (cuDNN's
     workspaces, in the first steps also those of the algorithms that it tries), and what CUDA graphs set aside
-    (`perf.compile_mode`).
+    (`perf.compile_mode`). Nor is the loader's copy of all images, which it keeps on a GPU if they are small
+    (`data.resident_device_mib` at most): how many bytes they take, only the data tell.
 
     Args:
         config: any; no data are read.

@@ -40,8 +40,13 @@ def unit_bytes(config: Config, processes: int) -> int:
     return unit << 20
 
 
-def open_loader(config: Config, dataset: Dataset, processes: Processes, start_position: int) -> TrainLoader:
-    """This process's share of the global batches after `start_position` images, in accumulation parts."""
+def open_loader(
+    config: Config, dataset: Dataset, processes: Processes, start_position: int, *, many_calls: bool = True
+) -> TrainLoader:
+    """This process's share of the global batches after `start_position` images, in accumulation parts.
+
+    many_calls: False for a few batches, which come from host memory.
+    """
     return TrainLoader(
         dataset.train,
         config.data,
@@ -55,6 +60,7 @@ def open_loader(config: Config, dataset: Dataset, processes: Processes, start_po
         start_position=start_position,
         device=processes.device,
         cameras=told_cameras(config, dataset),
+        many_calls=many_calls,
     )
 
 

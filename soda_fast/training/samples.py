@@ -70,6 +70,7 @@ class Samples:
                 start_position=0,
                 device=self.processes.device,
                 cameras=told_cameras(self.config, self.dataset),
+                many_calls=False,
             )
             self._batch = next(loader)
             loader.close()

@@ -233,7 +233,7 @@ class Trainer:
 
     def global_batch(self, images_seen: int) -> list[Batch]:
         """This process's share of the global batch that follows images_seen, in its accumulation parts."""
-        loader = open_loader(self.config, self.dataset, self.processes, images_seen)
+        loader = open_loader(self.config, self.dataset, self.processes, images_seen, many_calls=False)
         try:
             return [next(loader) for _ in range(self.config.train.accumulate)]
         finally:

@@ -1,11 +1,13 @@
 """Pictures in training: the same images and noise all along, at a known cost."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from training.tiny import BATCH, make_trainer, read_metrics, run_tiny, tiny_tree
 
+from soda_fast.data import loader
 from soda_fast.parallel import start_processes
 from soda_fast.training.clock import ShareTimer
 from soda_fast.training.signals import StopRequest
@@ -27,6 +29,25 @@ def test_the_same_picture_can_be_followed_through_training(tmp_path: Path) -> No
     assert np.array_equal(before, others)
     assert np.array_equal(before[:130], after[:130])
     assert not np.array_equal(before[130:], after[130:])
+
+
+def test_a_few_images_need_no_copy_of_all_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies, real = [], loader.make_executor
+
+    def look(*arguments: Any, many_calls: bool, **options: Any) -> Any:
+        copies.append(many_calls)
+        return real(*arguments, many_calls=many_calls, **options)
+
+    monkeypatch.setattr(loader, "make_executor", look)
+    with start_processes("cpu") as processes:
+        trainer = make_trainer(tmp_path / "run", processes)
+        trainer.inspections.samples._first_images()
+        trainer.global_batch(0)
+        batches = trainer._global_batches()
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]
+        trainer.checkpoints.close()
+    assert copies == [False, False, True]
 
 
 def test_their_share_of_the_time_is_reported(tmp_path: Path) -> None:
