@@ -182,8 +182,8 @@ class TrainConfig:
     max_skipped_steps: NonNegative = 0
     """Steps whose loss or gradient is NaN or infinite that a run may leave out. The next one stops it."""
     deterministic: Switch = False
-    """Use only deterministic kernels on the GPU, so that a resumed run is equal bit for bit. Slower. Not with
-    perf.compile_mode max-autotune."""
+    """Use only deterministic kernels on the GPU, and not its JPEG decoder, so that a resumed run is equal bit for bit.
+    Slower. Not with perf.compile_mode max-autotune."""
 
 
 @section

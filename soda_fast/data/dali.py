@@ -5,6 +5,10 @@ DALI's own conditionals would split the batch for every operation, which costs m
 
 Beside torchvision, on CPUs: the same decoded pixels; resized views differ by at most one grey level, except on the
 outermost pixels of a view that was made smaller, where DALI repeats the box's edge and Pillow shortens the filter.
+
+GPUs with a JPEG decoder of their own (A100, H100 and later) get a share of each batch, and kernels decode the rest,
+perhaps with other last bits: then an image's pixels may depend on which batch it is in, and so on the number of
+processes. Under torch's deterministic algorithms (train.deterministic) kernels decode all.
 """
 
 from collections.abc import Sequence
@@ -115,6 +119,7 @@ class DaliExecutor:
             self._sizes,
             self._paired,
             gpu is not None,
+            torch.are_deterministic_algorithms_enabled(),
             batch_size=self._max_batch,
             num_threads=self._threads,
             device_id=gpu,
@@ -145,13 +150,15 @@ def _is_of_the_device(error: RuntimeError) -> bool:
 
 
 @pipeline_def
-def _pipeline(encoded: bool, sizes: tuple[int, ...], paired: bool, on_gpu: bool) -> tuple[Any, ...]:
+def _pipeline(
+    encoded: bool, sizes: tuple[int, ...], paired: bool, on_gpu: bool, deterministic: bool
+) -> tuple[Any, ...]:
     """Each view is (S, S, 3) uint8. DALI draws nothing: all of its numbers are fed."""
-    images = [_images(number, encoded, on_gpu) for number in range(len(sizes) if paired else 1)]
+    images = [_images(number, encoded, on_gpu, deterministic) for number in range(len(sizes) if paired else 1)]
     return tuple(_view(images[number if paired else 0], number, size) for number, size in enumerate(sizes))
 
 
-def _images(number: int, encoded: bool, on_gpu: bool) -> Any:
+def _images(number: int, encoded: bool, on_gpu: bool, deterministic: bool) -> Any:
     images = fn.external_source(name=f"images{number}", dtype=types.DALIDataType.UINT8, ndim=1 if encoded else 3)
     if encoded:
         images = fn.decoders.image(
@@ -160,6 +167,7 @@ def _images(number: int, encoded: bool, on_gpu: bool) -> Any:
             output_type=types.DALIImageType.RGB,
             adjust_orientation=False,  # tags of orientation are ignored, as torchvision's datasets ignore them
             jpeg_fancy_upsampling=True,  # colours of a JPEG smoothed on a GPU as on a CPU
+            hw_decoder_load=0.0 if deterministic else None,  # None: DALI's default
         )
     elif on_gpu:
         images = images.gpu()

@@ -263,6 +263,32 @@ def test_threads_are_divided_among_a_machines_processes(monkeypatch: pytest.Monk
 
 
 @needs_dali
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_algorithms_leave_out_a_gpus_jpeg_decoder(
+    deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which images of a batch it gets depends on the others."""
+    from nvidia.dali import fn
+
+    from soda_fast.data.dali import DaliExecutor
+
+    loads, decode = [], fn.decoders.image
+
+    def look(*inputs: object, **options: object) -> object:
+        loads.append(options.get("hw_decoder_load"))
+        return decode(*inputs, **options)
+
+    monkeypatch.setattr(fn.decoders, "image", look)
+    images = file_set(tmp_path, {"a.png": encode(Image.new("RGB", (9, 9)), "PNG")})
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        DaliExecutor(images, [8], CPU, 1, 1).close()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert loads == [0.0 if deterministic else None]
+
+
+@needs_dali
 def test_dali_writes_no_warnings_and_is_imported_only_when_used() -> None:
     code = (
         "import sys, numpy, torch\n"
