@@ -16,7 +16,8 @@ from soda_kernels.group_norm_modulate.tiling import BUDGETS, Tiling, choose_tili
 from soda_kernels.group_norm_modulate.triton_backward import backward_looped, backward_whole
 from soda_kernels.group_norm_modulate.triton_forward import forward_looped, forward_whole
 
-# Kernels that spill under the register limit of their tiling: compiled without it from their second launch on.
+# Kernels that spill under the register limit of their tiling: compiled without it from their second launch on. Not
+# under deterministic algorithms: a process that goes on with another's work would begin with the other build.
 _SPILLING: set[tuple[Any, ...]] = set()
 
 
@@ -45,7 +46,7 @@ class Launch:
             return
         absent = tuple(name for name, tensor in self.tensors.items() if tensor is None)
         kind = (self.kernel.__name__, x.dtype, x.device, self.warps, self.registers, absent, *self.constants.values())
-        limited = kind not in _SPILLING
+        limited = torch.are_deterministic_algorithms_enabled() or kind not in _SPILLING
         with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
             compiled = self.kernel[(self.programs,)](
                 **self.tensors, **self.integers, **self.constants, **self.options(limited)
