@@ -101,7 +101,13 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
         size = getattr(saved.get(name), "size", None)
         if not isinstance(saved.get(name), TensorStorageMetadata) or size != tensor.shape:
             found = "is absent" if size is None else f"has shape {tuple(size)}"
-            raise ValueError(f"{path}: {name} {found}; the run's config.yaml asks for {tuple(tensor.shape)}")
+            raise ValueError(f"{path}: {name} {found}; {_remedy(name, tensor)}")
+
+
+def _remedy(name: str, tensor: Tensor) -> str:
+    if name.startswith("ema-"):  # of train.ema_lengths: ema-0.05.encoder.conv1.weight
+        return "averages of train.ema_lengths begin with a run: leave this length out, or train anew"
+    return f"the run's config.yaml asks for {tuple(tensor.shape)}"
 
 
 def describe_failure(error: BaseException) -> str:

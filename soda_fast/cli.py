@@ -197,6 +197,11 @@ def _ema_length(text: str) -> float:
     return length
 
 
+def _several_ema_lengths(text: str) -> tuple[float, ...]:
+    """One, or several with commas between them, for argparse."""
+    return tuple(_ema_length(part) for part in text.split(","))
+
+
 def _weights(text: str) -> float | tuple[float, ...]:
     """A number, or several with commas between them, for argparse."""
     try:
@@ -341,7 +346,10 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="probe these beside the trained encoder: the same encoder untrained; raw pixels",
     )
     evaluate.add_argument(
-        "--ema-length", metavar="L", nargs="+", type=_ema_length, help=f"{_EMA_LENGTH_HELP}; several: one row for each"
+        "--ema-length",
+        metavar="L",
+        type=_several_ema_lengths,
+        help=f"{_EMA_LENGTH_HELP}; several, as 0.05,0.07: one row for each",
     )
     evaluate.set_defaults(verb=_evaluate)
 

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from soda_fast.build import build_empty_model
-from soda_fast.config import Config, horizon_warning, run_length_images, snapshot_interval_images, warmup_images
+from soda_fast.config import (
+    Config,
+    horizon_warning,
+    run_length_images,
+    snapshot_interval_images,
+    snapshots_bytes,
+    warmup_images,
+)
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import load_dataset
 from soda_fast.data.catalog import known_train_images
@@ -41,9 +48,7 @@ def describe(config: Config) -> str:
 def _further_averages(config: Config, num_images: int, parameters: int) -> str:
     """A line: which there are, and the room that their snapshots take in a run from its beginning to its end."""
     lengths, every = config.train.ema_lengths, snapshot_interval_images(config, num_images)
-    # As the trainer counts: not more often than there are steps, and once at the end.
-    moments = -(-run_length_images(config, num_images) // max(every, config.train.global_batch_images))
-    gib = 4 * parameters * len(lengths) * moments / 2**30
+    gib = snapshots_bytes(config, num_images, parameters) / 2**30
     return (
         f"averages     of relative lengths {', '.join(f'{length:g}' for length in lengths)}; a snapshot of each every "
         f"{every:,} images, {gib:.3g} GiB by the end"

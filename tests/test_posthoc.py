@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_several_lengths(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", str(run), "--protocols", "knn-dino", "--baselines", "untrained"]
-    assert main([*arguments, "--ema-length", "0.07", "0.1", "0.07"]) == 0
+    assert main([*arguments, "--ema-length", "0.07,0.1,0.07"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " z " in line] == [
         "ema-0.07",
         "ema-0.1",
@@ -65,7 +65,7 @@ def test_export_and_load(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
             ["--ema-length", "0.01"],
             ["length of 0.01", "0.05, 0.1 from 16 moments", "ask for 0.03 to 0.23"],
         ),
-        (["--ema-length", "0.05", "0.1", "--protocols", "frechet"], ["frechet", "give one length"]),
+        (["--ema-length", "0.05,0.1", "--protocols", "frechet"], ["frechet", "give one length"]),
         (["--ema-length", "0.05", "--encoder", "torchvision:resnet18"], ["--ema-length", "--encoder"]),
     ],
 )

@@ -13,10 +13,13 @@ class LoopAverage:
         online: the trained model.
         model: of the same structure and layout; becomes the average.
         counters_on_device: as the reference has them, which makes the host wait for the device twice in an update.
+
+    Attributes:
+        steps: updates made.
     """
 
     def __init__(self, online: nn.Module, model: nn.Module, beta: float, counters_on_device: bool) -> None:
-        self.online, self.model = online, model.requires_grad_(False).eval()
+        self.online, self.model, self.steps = online, model.requires_grad_(False).eval(), 0
         self._ema = EMA(
             online, ema_model=model, beta=beta, update_every=1, update_after_step=0, include_online_model=False
         )
@@ -29,3 +32,4 @@ class LoopAverage:
         reshard(self.online)
         reshard(self.model)
         self._ema.update()
+        self.steps += 1

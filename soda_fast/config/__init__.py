@@ -8,7 +8,13 @@ from soda_fast.config.model_schema import DecoderConfig, EncoderConfig, ModelCon
 from soda_fast.config.modulation import modulation_of, section_count, section_drops, trained_without_z
 from soda_fast.config.problems import ConfigError
 from soda_fast.config.rules import check, check_shard_processes, check_world_size
-from soda_fast.config.run_length import horizon_warning, run_length_images, snapshot_interval_images, warmup_images
+from soda_fast.config.run_length import (
+    horizon_warning,
+    run_length_images,
+    snapshot_interval_images,
+    snapshots_bytes,
+    warmup_images,
+)
 from soda_fast.config.schema import PROTOCOL_NAMES, Config, ViewConfig
 
 __all__ = [
@@ -32,6 +38,7 @@ __all__ = [
     "section_count",
     "section_drops",
     "snapshot_interval_images",
+    "snapshots_bytes",
     "to_yaml",
     "trained_without_z",
     "warmup_images",

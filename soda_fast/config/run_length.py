@@ -34,6 +34,14 @@ def snapshot_interval_images(config: Config, num_train_images: int) -> int:
     return -(-run_length_images(config, num_train_images) // SNAPSHOTS_IN_A_RUN) if every == "auto" else every
 
 
+def snapshots_bytes(config: Config, num_train_images: int, parameters: int) -> int:
+    """Room that the snapshots of a run take by its end: float32, of each average at each moment."""
+    # As the trainer counts: not more often than there are steps, and once at the end.
+    every = max(snapshot_interval_images(config, num_train_images), config.train.global_batch_images)
+    moments = -(-run_length_images(config, num_train_images) // every)
+    return 4 * parameters * len(config.train.ema_lengths) * moments
+
+
 def horizon_warning(config: Config, num_train_images: int) -> str | None:
     """A sentence if the moving average remembers the initial weights at the end of the run; None if all is well."""
     batch, beta = config.train.global_batch_images, config.train.ema_beta

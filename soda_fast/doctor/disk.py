@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from soda_fast.config import Config
+from soda_fast.config import Config, snapshots_bytes
 from soda_fast.doctor.findings import Finding
 
 _MIB, _GIB = 2**20, 2**30
@@ -17,13 +17,15 @@ _FILES = 200
 _SLOW_READ = 50 * _MIB
 
 
-def disk_findings(config: Config, parameters: int) -> Iterator[Finding]:
+def disk_findings(config: Config, parameters: int, train_images: int | None = None) -> Iterator[Finding]:
     """Space and speed where the run writes, and speed where the images are.
 
     parameters: numbers in the model; a checkpoint holds them, their averages and AdamW's two moments in float32.
+    train_images: None: not known; then snapshots of averages are not counted.
     """
+    snapshots = snapshots_bytes(config, train_images, parameters) if train_images else 0
     try:
-        yield _of_run(config, nearest_folder(Path(config.run.dir)), parameters)
+        yield _of_run(config, nearest_folder(Path(config.run.dir)), parameters, snapshots)
     except OSError as error:
         text = f"run.dir {config.run.dir}: cannot be written ({error.strerror})"
         yield Finding("wrong", "run directory", text, "choose another")
@@ -83,19 +85,20 @@ def _read(path: Path, most: int) -> int:
     return read
 
 
-def _of_run(config: Config, folder: Path, parameters: int) -> Finding:
+def _of_run(config: Config, folder: Path, parameters: int, snapshots: int) -> Finding:
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
     # One more than are kept: the oldest goes only when the newest is whole.
     checkpoint = 4 * (4 + len(config.train.ema_lengths)) * parameters
-    need = checkpoint * (config.train.keep_checkpoints + 1)
+    need = checkpoint * (config.train.keep_checkpoints + 1) + snapshots
     rate = write_rate(folder)
     text = (
         f"{folder}: {free / _GIB:.1f} GiB free, writes {rate / _MIB:,.0f} MiB/s; "
         f"a checkpoint takes {checkpoint / _MIB:,.0f} MiB, {checkpoint / rate:.1f} s"
     )
     if free < need:
-        remedy = f"{config.train.keep_checkpoints} checkpoints and a new one need {need / _GIB:.1f} GiB"
+        averages = f", with {snapshots / _GIB:.1f} GiB of snapshots of averages," if snapshots else ""
+        remedy = f"{config.train.keep_checkpoints} checkpoints and a new one{averages} need {need / _GIB:.1f} GiB"
         return Finding("wrong", "run directory", text, remedy)
     return Finding("ok", "run directory", text)
 

@@ -41,7 +41,7 @@ def examine(
     images_found, train_images, decoded = _find_images(config)
     paths = path_findings(config, hardware, train_images, decoded)
     found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
-    found += _say("\nDisks and memory", disk_findings(config, _parameters(config)))
+    found += _say("\nDisks and memory", disk_findings(config, _parameters(config), train_images))
     if not _wrong(found):
         found += _say(None, [memory_finding(config, hardware)])
     if steps and not _wrong(found):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NO_MEMORY = (
     *("can't allocate memory", "out of memory", "Cannot allocate memory"),
-    *("Can't allocate", "CUDA allocation failed"),  # DALI
+    *("Can't allocate", "CUDA allocation failed", "bad_alloc"),  # DALI
     "ALLOC_FAILED",  # cuBLAS and cuDNN: CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
     "unable to find an engine to execute this computation",  # cuDNN: none has the workspace that it needs
 )
@@ -126,6 +126,8 @@ def _memory_text(error: BaseException, config: Config, processes: Processes, fol
         ways.append("perf.precision=bf16")
     if config.parallel.strategy != "fsdp" and processes.world_size > 1:
         ways.append("parallel.strategy=fsdp")
+    if config.parallel.unit_mib != 0:
+        ways.append("parallel.unit_mib=0 (same results, smaller units of weights and gradients)")
     ways.append(
         f"more processes, or train.accumulate above {config.train.accumulate}: fewer than {share} images at once"
     )

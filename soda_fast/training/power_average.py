@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from soda_fast.parallel import reshard
+from soda_fast.parallel import local_shards
 from soda_fast.training.power_profile import decay, exponent_of
 
 
@@ -21,10 +20,11 @@ class PowerAverages:
     """
 
     def __init__(self, online: nn.Module, lengths: Sequence[float] = ()) -> None:
-        self._online = online
+        # They stay, though FSDP puts gathered ones into the modules at times; where they lie may not.
+        self._online = _averaged(online)
         self._exponents = {length: exponent_of(length) for length in lengths}
         self.by_length: Mapping[float, Mapping[str, Tensor]] = {
-            length: {name: value.detach().clone() for name, value in _averaged(online).items()} for length in lengths
+            length: {name: value.detach().clone() for name, value in self._online.items()} for length in lengths
         }
         """{sigma_rel: {name in the state dict: the average, laid out as in the model}}."""
 
@@ -36,11 +36,10 @@ class PowerAverages:
         """
         if not self.by_length:
             return
-        reshard(self._online)
-        online = [_local(value) for value in _averaged(self._online).values()]
+        online = local_shards(self._online.values())
         for length, average in self.by_length.items():
-            shards = [_local(value) for value in average.values()]
-            torch._foreach_lerp_(shards, online, 1.0 - decay(step, self._exponents[length]))
+            weight = 1.0 - decay(step, self._exponents[length])
+            torch._foreach_lerp_(local_shards(average.values()), online, weight)
 
     def tensors(self) -> dict[str, Tensor]:
         """All averages, by their names in a checkpoint; loading into them restores them in place."""
@@ -59,8 +58,3 @@ def checkpoint_prefix(length: float) -> str:
 def _averaged(model: nn.Module) -> dict[str, Tensor]:
     buffers = {name: value for name, value in model.named_buffers() if value.is_floating_point()}
     return {**dict(model.named_parameters()), **buffers}
-
-
-def _local(value: Tensor) -> Tensor:
-    """This process's shard: one list can hold shards and plain buffers."""
-    return value.to_local() if isinstance(value, DTensor) else value

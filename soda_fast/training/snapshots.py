@@ -1,5 +1,7 @@
 """When a training writes snapshots of its power-function averages, and how all processes do it together."""
 
+import errno
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,8 @@ from soda_fast.training.power_average import PowerAverages
 class AverageSnapshots:
     """The snapshots of one run. Every method is a collective; without averages, none does anything.
 
-    A snapshot that cannot be written (a full disk) is a warning: what is made of the others is less exact.
+    A snapshot that cannot be written (a full disk, no memory for a copy) is a warning: what is made of the others is
+    less exact.
 
     Args:
         folder: the run's `averages`.
@@ -51,4 +54,7 @@ class AverageSnapshots:
 
     def _write(self, snapshot: Snapshot, whole: Mapping[str, Tensor]) -> None:
         with self._metrics.tolerating("a snapshot of the averages"):
-            write_snapshot(self._folder, snapshot, whole)
+            try:
+                write_snapshot(self._folder, snapshot, whole)
+            except MemoryError as error:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error

@@ -114,6 +114,13 @@ def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
     assert "2 checkpoints and a new one need" in found.remedy
 
 
+def test_snapshots_of_averages_need_room_too(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path, steps=64, ema_lengths=[0.05, 0.1])
+    (found,) = disk_findings(config_from_tree(tree), parameters=10**12, train_images=1000)
+    # Float32, two lengths, 32 moments.
+    assert f"with {4 * 10**12 * 2 * 32 / 2**30:.1f} GiB of snapshots of averages" in found.remedy
+
+
 def test_an_empty_root_has_no_speed(tmp_path: Path) -> None:
     assert read_rate(tmp_path) is None
 

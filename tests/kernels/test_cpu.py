@@ -1,6 +1,7 @@
 """C on a CPU: the numbers that NumPy and PyTorch make, to the last bit, and those where there is no compiler."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,9 +75,43 @@ def test_compiled_once_for_a_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_a_missing_or_failing_compiler_is_no_error(tmp_path: Path, compiler: str) -> None:
-    found = compile_in(tmp_path, CC=compiler)
-    assert (found.returncode, found.stderr) == (3, "")
+    """With nothing else on the path that it could be."""
+    (tmp_path / "bin").mkdir()
+    if path := shutil.which(compiler):
+        (tmp_path / "bin" / compiler).symlink_to(path)
+    found = compile_in(tmp_path, CC=compiler, PATH=str(tmp_path / "bin"))
+    assert found.returncode == 3
+    assert "NumPy does what C would do" in found.stderr
+    assert "Traceback" not in found.stderr
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_with_arguments(tmp_path: Path) -> None:
+    assert compile_in(tmp_path, CC="cc -g0").returncode == 0
+    assert compile_in(tmp_path, CC="no-such-compiler").returncode == 0
+    assert len(list((tmp_path / "soda_fast").iterdir())) == 2
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.warns(UserWarning, match="home directory"):
+        assert native.library.__wrapped__() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_whatever_the_default_type_is(dtype: torch.dtype) -> None:
+    expected = counter_normal(SEED, 1, torch.arange(3), 8)
+    torch.set_default_dtype(dtype)
+    try:
+        found = counter_normal(SEED, 1, torch.arange(3), 8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found is not None
+    assert torch.equal(found, expected)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

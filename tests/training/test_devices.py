@@ -76,7 +76,7 @@ def test_all_that_is_fast_on_a_gpu_has_nearly_a_cpus_losses(tmp_path: Path) -> N
 
 
 def train_deterministically(path: Path, steps: int, compiled: bool) -> None:
-    """On a GPU if there is one. In a process of its own: the switch holds for all that comes after."""
+    """On a GPU if there is one. In a process of its own: cuBLAS asks once how large its workspace is."""
     run_tiny({**tiny_tree(path, steps, deterministic=True), "perf": {"compile": compiled}})
 
 

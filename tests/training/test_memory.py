@@ -52,6 +52,7 @@ def test_only_ways_that_are_left_are_named(tmp_path: Path) -> None:
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "GET was unable to find an engine to execute this computation",
         "Critical error in pipeline:\nError in GPU operator `nvidia.dali.fn.resize`\nCUDA allocation failed",
+        "Critical error in pipeline:\nError in CPU operator `nvidia.dali.fn.slice`\nstd::bad_alloc",
         "Critical error in pipeline:\nCan't allocate 1048576 bytes on device 0.",
     ],
 )

@@ -107,5 +107,7 @@ def test_the_papers_pair_spans_the_lengths_between_and_around() -> None:
     wanted = [exponent_of(length) for length in (0.035, 0.05, 0.07, 0.1, 0.15, 0.2)]
     _, errors = combine(*spaced(32, (0.05, 0.1)), 3200, wanted)
     assert errors.max() < 0.01
+    _, errors = combine(*spaced(32, (0.05, 0.1)), 3200, [exponent_of(0.02)])
+    assert 0.01 < errors[0] < 0.04  # the README says so
     _, errors = combine(*spaced(4, (0.05,)), 400, [exponent_of(0.1)])
     assert errors[0] > 0.2

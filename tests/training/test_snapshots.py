@@ -17,6 +17,7 @@ from soda_fast.parallel import start_processes
 from soda_fast.posthoc import make_average
 from soda_fast.pretrained import load_run
 from soda_fast.run_directory import RunDirectory
+from soda_fast.train import train
 from soda_fast.training.average_files import Snapshot, read_snapshot, snapshots, write_snapshot
 from soda_fast.training.checkpoint_files import checkpoints
 
@@ -74,6 +75,8 @@ def test_other_lengths_are_refused(whole_run: Path, tmp_path: Path) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"train\.ema_lengths = \(0\.05, 0\.1\), not \(0\.05, 0\.2\)"):
         run_tiny(tree(tmp_path / "run", 9, ema_lengths=[0.05, 0.2]))
+    with pytest.raises(ValueError, match=r"ema-0\.2\..* is absent; averages of train\.ema_lengths begin with a run"):
+        train(config_from_tree(tree(tmp_path / "run", 9, ema_lengths=[0.05, 0.2])), accept_changes=True)
 
 
 def test_nothing_else_changes(tmp_path: Path, whole_run: Path) -> None:
@@ -181,3 +184,15 @@ def test_half_a_file_is_cleared_away(tmp_path: Path) -> None:
 def test_lengths_that_cannot_be(tmp_path: Path, lengths: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"train\.ema_lengths"):
         config_from_tree(tree(tmp_path, 2, ema_lengths=lengths))
+
+
+def test_no_memory_for_a_copy_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("soda_fast.training.snapshots.write_snapshot", exhausted)
+    run_tiny(tree(tmp_path / "run", 2))
+    assert "a snapshot of the averages could not be written (Cannot allocate memory)" in capsys.readouterr().out
+    assert checkpoints(tmp_path / "run" / "checkpoints")

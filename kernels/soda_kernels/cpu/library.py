@@ -5,9 +5,11 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("cpu.c")
@@ -18,13 +20,13 @@ _LIMIT_S = 60
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions of cpu.c, during which other threads run; None where they cannot be compiled or kept."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return None
+    """The functions of cpu.c, during which other threads run; None, with a warning, where there is no compiler, or
+    what it makes cannot be kept."""
     try:
-        found = ctypes.CDLL(str(_compiled(compiler, cache_folder())))
-    except (OSError, subprocess.SubprocessError):
+        found = ctypes.CDLL(str(_compiled(_compiler(), cache_folder())))
+    # The last is of a user without a home.
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        warnings.warn(f"NumPy does what C would do several times faster on this CPU: {error}", stacklevel=2)
         return None
     pointer, size, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
     found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
@@ -38,14 +40,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soda_fast"
 
 
-def _compiled(compiler: str, folder: Path) -> Path:
-    made_of = (SOURCE.read_bytes(), *(part.encode() for part in (compiler, platform.machine(), *FLAGS)))
+def _compiler() -> list[str]:
+    """The command that $CC names, or the first compiler on the path."""
+    commands = [shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
+    found = [command for command in commands if command and shutil.which(command[0])]
+    if not found:
+        raise FileNotFoundError("there is no C compiler; install gcc, or name one in CC")
+    return found[0]
+
+
+def _compiled(compiler: list[str], folder: Path) -> Path:
+    made_of = (SOURCE.read_bytes(), *(part.encode() for part in (*compiler, platform.machine(), *FLAGS)))
     path = folder / f"cpu-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             made = Path(beside) / path.name
-            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE)]
+            command = [*compiler, *FLAGS, "-o", str(made), str(SOURCE)]
             subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
             made.replace(path)
     return path

@@ -1,12 +1,14 @@
 """Counter-based normal numbers."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
 
 _CACHED_BLOCKS = 8192
-"""Counters worked on at a time: 6 arrays of 64 KiB, and what is made of them."""
+"""Counters worked on at a time: 6 arrays of 32 KiB, and 128 KiB of what is made of them."""
 
 
 def counter_normal(seed: int, stream: int, positions: Tensor, count: int) -> Tensor | None:
@@ -28,10 +30,12 @@ def counter_normal(seed: int, stream: int, positions: Tensor, count: int) -> Ten
     if functions is None:
         return None
     blocks = -(-count // 4)
-    normals = torch.empty(len(positions), blocks, 4)
+    # Named, whatever a program's default is: C writes into them.
+    empty = partial(torch.empty, dtype=torch.float32, device="cpu")
+    normals = empty(len(positions), blocks, 4)
     rows = max(1, _CACHED_BLOCKS // max(blocks, 1))
     for some, made in zip(positions.contiguous().split(rows), normals.split(rows), strict=True):
-        units, angles = torch.empty(2, 2, len(some), blocks)
+        units, angles = empty(2, 2, len(some), blocks)
         functions.draw_polar(
             *(tensor.data_ptr() for tensor in (units, angles, some)),
             *(len(some), blocks, seed & 0xFFFFFFFF, seed >> 32, stream),

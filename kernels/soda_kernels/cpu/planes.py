@@ -1,5 +1,6 @@
 """From pixels to planes of numbers."""
 
+import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
@@ -19,7 +20,9 @@ def fill_planes(planes: Tensor, pixels: Tensor, table: Tensor) -> bool:
     functions = library()
     if functions is None:
         return False
-    assert all(tensor.is_contiguous() for tensor in (planes, pixels, table))
+    for tensor, dtype in ((planes, torch.float32), (pixels, torch.uint8), (table, torch.float32)):
+        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device.type == "cpu"
+        assert right, "C reads and writes contiguous memory of these types"
     count, _, height, width = planes.shape
     functions.fill_planes(*(tensor.data_ptr() for tensor in (planes, pixels, table)), count, height * width)
     return True
