@@ -112,6 +112,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--baselines are a run's; leave them out with --encoder")
     if options.encoder and options.ema_length:
         raise ValueError("--ema-length is of a run's own encoder; leave it out with --encoder")
+    if options.held_out and options.plot:
+        raise ValueError("--plot draws the test split, which --held-out leaves unread; leave one of them out")
     run, overrides = RunDirectory(options.run), list(options.overrides)
     if options.protocols:
         overrides.append(f"evaluation.protocols=[{', '.join(options.protocols)}]")
@@ -123,12 +125,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             config = run.load_config(overrides)
         from soda_fast.evaluate import evaluate_module
 
-        evaluate_module(config, run, options.encoder, options.weights, options.plot)
+        evaluate_module(config, run, options.encoder, options.weights, options.plot, options.held_out)
         return
     run.load_config(overrides)
     from soda_fast.evaluate import evaluate
 
-    evaluate(run, options.baselines, overrides, options.plot, options.ema_length or ())
+    evaluate(run, options.baselines, overrides, options.plot, options.ema_length or (), options.held_out)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -344,6 +346,12 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=[],
         choices=("untrained", "pixels"),
         help="probe these beside the trained encoder: the same encoder untrained; raw pixels",
+    )
+    evaluate.add_argument(
+        "--held-out",
+        action="store_true",
+        help="on images held out of the training split (evaluation.holdout_fraction), for choosing: the test split "
+        "stays unread",
     )
     evaluate.add_argument(
         "--ema-length",

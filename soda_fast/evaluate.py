@@ -1,4 +1,7 @@
-"""`soda-fast evaluate`: probes of a run's averaged encoder or of any other, the test split reported once."""
+"""`soda-fast evaluate`: probes of a run's averaged encoder or of any other, the test split reported once.
+
+With `held_out`, of images held out of the training split, and the test split stays unread: for choosing.
+"""
 
 import hashlib
 import json
@@ -31,7 +34,7 @@ from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
 from soda_fast.posthoc import with_average
 from soda_fast.pretrained import load_run
-from soda_fast.probing import Prober, encode_features, encode_pixels
+from soda_fast.probing import Prober, encode_features, encode_pixels, hold_out
 from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.synthesis.studio import Studio
 from soda_fast.train import resolve
@@ -40,13 +43,15 @@ from soda_fast.training.checkpoint_files import read_manifest
 Encoders = Mapping[str, Callable[[Processes], Encode]]
 """Encoders by their name in the table; built when their turn comes."""
 
+_TESTED_ON = {False: "the test split", True: "images held out of the training split"}
+
 
 @dataclass(frozen=True)
 class _Origin:
     """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject.
 
     model: a run's, whose made images are measured in the features of the first encoder; None: none are. made_by: its
-    checkpoint.
+    checkpoint. held_out: of the training split, in place of the test split.
     """
 
     run: RunDirectory
@@ -56,6 +61,7 @@ class _Origin:
     weights: str
     model: SODA | None = None
     made_by: str = ""
+    held_out: bool = False
 
 
 def evaluate(
@@ -64,6 +70,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     plot: bool = False,
     ema_lengths: Sequence[float] = (),
+    held_out: bool = False,
 ) -> None:
     """Probe the newest checkpoint's encoder on z and on pooled features; print a table, write evaluation.json.
 
@@ -74,6 +81,8 @@ def evaluate(
         plot: also draw plots/evaluation/*.png and give TensorBoard's projector the test embeddings.
         ema_lengths: sigma_rel of averages to make of the run's snapshots, and to probe in place of that of
             `train.ema_beta`.
+        held_out: probe on the slice of the training split that `evaluation.during` probes on, whose other images train
+            the probes; the report is evaluation-held-out.json.
 
     Raises:
         ValueError: no run, no whole checkpoint, a data set without a test split, nothing to draw with, an average that
@@ -97,7 +106,8 @@ def evaluate(
     if ema_lengths:
         weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
         made_by = f"{checkpoint.name}, {weights}"
-    origin = _Origin(run, run.evaluation, checkpoint.name, seen, weights, model, made_by)
+    report = held_out_name(run.evaluation) if held_out else run.evaluation
+    origin = _Origin(run, report, checkpoint.name, seen, weights, model, made_by, held_out)
     dataset = load_dataset(config.data)
     _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
 
@@ -106,14 +116,21 @@ def _features_of(model: SODA, processes: Processes) -> Encode:
     return encode_features(frozen(model, processes.device))
 
 
-def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path | None, plot: bool = False) -> None:
+def held_out_name(report: Path) -> Path:
+    """The report's file where images held out of the training split are probed."""
+    return report.with_stem(f"{report.stem}-held-out")
+
+
+def evaluate_module(
+    config: Config, run: RunDirectory, spec: str, weights: Path | None, plot: bool = False, held_out: bool = False
+) -> None:
     """Probe any torch module on a configuration's data; writes evaluation-SPEC-DATASET-NUMBER.json into the run.
 
     Args:
         config: its data and evaluation sections count.
         run: need not exist, unless images that its model makes are to be measured in the module's features.
         spec, weights: see soda_fast/encoders.py.
-        plot: as in `evaluate`.
+        plot, held_out: as in `evaluate`.
 
     Raises:
         ValueError: see `evaluate` and `build_encoder`.
@@ -125,7 +142,8 @@ def evaluate_module(config: Config, run: RunDirectory, spec: str, weights: Path 
     if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
         model, made_by = _maker(run, config)
     report = run.path / report_name(config, spec, weights)
-    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by)
+    report = held_out_name(report) if held_out else report
+    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by, held_out)
     _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
 
 
@@ -156,6 +174,11 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
     start = time.perf_counter()
     if plot:
         check_plots()
+    measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
+    if origin.held_out:
+        if measures:
+            raise ValueError(f"--held-out is for accuracies; leave {measures[0]} out of evaluation.protocols")
+        dataset = hold_out(dataset, config)
     if dataset.test is None:
         raise ValueError(
             f"data.root {config.data.root}: {dataset.name} has no test split to report on; "
@@ -167,7 +190,6 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
             f"evaluation.protocols has {accuracies[0]}, but no class of the test split is in the train split of "
             f"{config.data.root}, as where whole objects are held out; give --protocols reconstruction frechet"
         )
-    measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
     results: dict[str, list[Result]] = {}
     measured: dict[str, list[Measurement]] = {}
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
@@ -206,7 +228,7 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
                 print(tell_replaced(split, count))
         print(f"{dataset.name}, {subject.images_seen:,} images seen")
         if accuracies:
-            print("top-1 accuracy in percent on the test split")
+            print(f"top-1 accuracy in percent on {_TESTED_ON[origin.held_out]}")
             print(format_table(table_rows(results)))
         if measures:
             print(format_measurements(measured))
@@ -250,6 +272,7 @@ def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.de
         seeds=_seeds(config),
         device=_describe(device),
         seconds=0.0,
+        tested_on=_TESTED_ON[origin.held_out],
     )
 
 

@@ -1,5 +1,7 @@
 """Probing an encoder: where the images, the model and the protocols meet."""
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -10,6 +12,7 @@ from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.views import describe_view
 from soda_fast.encoding import Encode
 from soda_fast.evaluation.features import extract_features, padded_share
+from soda_fast.evaluation.holdout import stratified_holdout
 from soda_fast.evaluation.linear_recipe import View
 from soda_fast.evaluation.provider import CachedFeatures, Split
 from soda_fast.model import SODA
@@ -24,6 +27,19 @@ STANDARD_VIEW = ViewConfig(
     flip_probability=0.5,
     randaugment_probability=0.0,
 )
+
+
+def hold_out(dataset: Dataset, config: Config) -> Dataset:
+    """The training split in two: images of it to probe on stand where the test split stood.
+
+    The slice is `evaluation.holdout_fraction` of each class, chosen by `run.seed`. Without poses.
+
+    Raises:
+        ValueError: no image can be held out.
+    """
+    fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
+    train = dataset.train
+    return replace(dataset, train=train.subset(fit), test=train.subset(held_out), train_poses=None, test_poses=None)
 
 
 def encode_features(model: SODA) -> Encode:

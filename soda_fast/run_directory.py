@@ -10,7 +10,7 @@ memory/           what filled the memory when it did not suffice
 checkpoints/      see training/checkpoint_files.py
 averages/         snapshots of power-function averages, see training/average_files.py
 profile/          traces of steps and what they amount to, see training/profiler.py
-evaluation.json   probes of the last checkpoint
+evaluation.json   probes of the last checkpoint; evaluation-held-out.json: on images held out of the training split
 """
 
 import difflib

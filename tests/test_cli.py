@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from training.tiny import run_tiny, tiny_tree
 import soda_fast
 from soda_fast.cli import main
 from soda_fast.config import config_from_tree
+from soda_fast.config.schema import DataConfig
+from soda_fast.data import Dataset, load_dataset
 from soda_fast.evaluate import report_name
+from soda_fast.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,9 +108,30 @@ def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixtur
     assert [line.split()[1] for line in table[1:5]] == ["torchvision:resnet18"] * 2 + ["trained"] * 2
 
 
+def test_evaluate_on_held_out_images_leaves_the_test_split_unread(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_test(config: DataConfig) -> Dataset:
+        return replace(load_dataset(config), test=None)
+
+    monkeypatch.setattr("soda_fast.evaluate.load_dataset", without_test)
+    keys = ["evaluation.protocols=[knn-dino]", "evaluation.holdout_fraction=0.2"]
+    assert main(["evaluate", str(run), *keys]) == 2
+    assert "no test split" in capsys.readouterr().err
+    assert main(["evaluate", str(run), *keys, "--held-out"]) == 0
+    assert "on images held out of the training split" in capsys.readouterr().out
+    report = json.loads((run / "evaluation-held-out.json").read_text())
+    whole = len(load_dataset(RunDirectory(run).load_config().data).train)
+    assert sum(report["split_sizes"].values()) == whole
+    assert report["split_sizes"]["test"] == pytest.approx(0.2 * whole, abs=5)
+    assert report["tested_on"] == "images held out of the training split"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--held-out", "--plot"], ["--plot", "--held-out"]),
+        (["--held-out", "--protocols", "knn-dino", "reconstruction"], ["--held-out", "reconstruction"]),
         (["model.encoder.z_dim=9"], ["model.encoder.z_dim", "trained with 8"]),
         (["evaluation.protocols=[knn]"], ["evaluation.protocols"]),
         (["--encoder", "resnet18"], ["--encoder resnet18", "torchvision:NAME"]),

@@ -25,7 +25,8 @@ class Subject:
     average names its length). dataset_hash, split_sizes:
     of each split. transform: of clean images, in words. features: how they are kept, in words. seed: of the run and of
     the views. seeds: of the linear protocols. device: in words. seconds: that the evaluation took.
-    replaced_images: of each split, unreadable ones that others stood in for.
+    replaced_images: of each split, unreadable ones that others stood in for. tested_on: what the split called test is,
+    in words.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Subject:
     device: str
     seconds: float
     replaced_images: Mapping[str, int] = field(default_factory=dict)
+    tested_on: str = "the test split"
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _report(
         "dataset_hash": dict(subject.dataset_hash),
         "transform": subject.transform,
         "features": subject.features,
+        "tested_on": subject.tested_on,
         "split_sizes": dict(subject.split_sizes),
         "replaced_images": dict(subject.replaced_images),
         "num_classes": subject.num_classes,

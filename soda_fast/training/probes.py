@@ -2,13 +2,12 @@
 
 from soda_fast.config import Config
 from soda_fast.data import Dataset
-from soda_fast.evaluation.holdout import stratified_holdout
 from soda_fast.evaluation.knn_protocol import KnnProtocol
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol
 from soda_fast.evaluation.result import headline
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
-from soda_fast.probing import Prober, encode_features
+from soda_fast.probing import Prober, encode_features, hold_out
 
 SHORT_NAMES = {"knn": "knn-dino", "linear": "linear-reference"}
 
@@ -27,10 +26,11 @@ class Probes:
         if config.evaluation.during == "none":
             return
         self.schedule.update({str(probe): every for probe, every in config.evaluation.during.items()})
-        fit, held_out = stratified_holdout(dataset.train.labels, config.evaluation.holdout_fraction, config.run.seed)
+        split = hold_out(dataset, config)
+        assert split.test is not None, "images were held out"
+        self._fit, self._held_out = split.train, split.test
         for probe in self.schedule:
-            _check_enough(probe, len(fit), dataset.name)
-        self._fit, self._held_out = dataset.train.subset(fit), dataset.train.subset(held_out)
+            _check_enough(probe, len(self._fit), dataset.name)
         self._prober = Prober(config, dataset, processes)
 
     def prefix(self, probe: str) -> str:
