@@ -211,6 +211,15 @@ def _pairs(config: Config) -> Iterator[Contradiction]:
         yield ("data.pairs", "data.dataset"), text
 
 
+def _targets(config: Config) -> Iterator[Contradiction]:
+    if config.data.pairs and config.data.targets_per_source > 1:
+        text = (
+            f"data.targets_per_source is {config.data.targets_per_source} and data.pairs is true, but only views of the "
+            "source's own image can be several; set data.targets_per_source to 1, or data.pairs to false"
+        )
+        yield ("data.targets_per_source", "data.pairs"), text
+
+
 def _poses(config: Config) -> Iterator[Contradiction]:
     if config.model.pose != "none" and config.data.dataset in POSELESS_DATASETS:
         text = (
@@ -282,6 +291,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     guidance_contradiction,
     _views,
     _pairs,
+    _targets,
     _poses,
     _rays,
     _profile,
