@@ -212,10 +212,11 @@ def _pairs(config: Config) -> Iterator[Contradiction]:
 
 
 def _targets(config: Config) -> Iterator[Contradiction]:
-    if config.data.pairs and config.data.targets_per_source > 1:
+    targets = config.data.targets_per_source
+    if config.data.pairs and targets > 1:
         text = (
-            f"data.targets_per_source is {config.data.targets_per_source} and data.pairs is true, but only views of the "
-            "source's own image can be several; set data.targets_per_source to 1, or data.pairs to false"
+            f"data.targets_per_source is {targets} and data.pairs is true, but a pair has one target, the object's "
+            "other image; set data.targets_per_source to 1, or data.pairs to false"
         )
         yield ("data.targets_per_source", "data.pairs"), text
 

@@ -37,6 +37,7 @@ class Batch:
     @property
     def target_position(self) -> Tensor:
         """(N * K,) int64: where the targets draw their noise, see `target_positions`; of one target, `position`."""
-        if self.targets_per_source == 1:
+        targets = self.targets_per_source
+        if targets == 1:
             return self.position
-        return torch.stack([target_positions(self.position, k) for k in range(self.targets_per_source)], dim=1).flatten()
+        return torch.stack([target_positions(self.position, number) for number in range(targets)], dim=1).flatten()

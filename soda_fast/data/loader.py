@@ -148,8 +148,7 @@ class TrainLoader:
         plans = planned(self._images.heights[shown], self._images.widths[shown])
         streams = ["source"] + ["target"] * (len(positions) - 1)
         source, *targets = (
-            to_device(self._cameras(*view), self._device)
-            for view in zip(streams, positions, shown, plans, strict=True)
+            to_device(self._cameras(*view), self._device) for view in zip(streams, positions, shown, plans, strict=True)
         )
         return {"source_camera": source, "target_camera": _side_by_side(targets)}
 

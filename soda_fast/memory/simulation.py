@@ -133,9 +133,7 @@ def _batches(config: Config, processes: int) -> list[Batch]:
     positions = torch.zeros(n, dtype=torch.int64)
     cameras = (torch.empty(n, 3, 4), torch.empty(targets, 3, 4))
     return [
-        Batch(
-            images(n, data.source_size), images(targets, data.target_size), positions, positions, positions, *cameras
-        )
+        Batch(images(n, data.source_size), images(targets, data.target_size), positions, positions, positions, *cameras)
         for _ in range(parts)
     ]
 
