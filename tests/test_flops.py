@@ -26,8 +26,7 @@ def test_the_designs_table(name: str, forward: float, encoder: float, both: floa
 def test_targets_of_a_source_cost_the_decoder_alone() -> None:
     """An image then is one source and all of its targets; the encoder's share is its own whatever their number."""
     one, four = (
-        count_flops(load_config(CONFIGS / "cifar10.yaml", [f"data.targets_per_source={targets}"]))
-        for targets in (1, 4)
+        count_flops(load_config(CONFIGS / "cifar10.yaml", [f"data.targets_per_source={targets}"])) for targets in (1, 4)
     )
     assert four.encoder_forward == one.encoder_forward
     assert four.decoder_forward == 4 * one.decoder_forward

@@ -118,8 +118,8 @@ class TrainLoader:
             return [
                 plan(data.source, seed, "source", positions, heights[0], widths[0]),
                 *(
-                    plan(data.target, seed, "target", *place)
-                    for place in zip(targets, heights[1:], widths[1:], strict=True)
+                    plan(data.target, seed, "target", where, height, width)
+                    for where, height, width in zip(targets, heights[1:], widths[1:], strict=True)
                 ),
             ]
 
