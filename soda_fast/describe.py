@@ -31,9 +31,11 @@ def describe(config: Config) -> str:
     model, cost = build_empty_model(config), count_flops(config)
     num_images = known_train_images(config.data.dataset) or _count_train_images(config.data)
     length, batch = run_length_images(config, num_images), config.train.global_batch_images
+    targets = config.data.targets_per_source
+    image = "image" if targets == 1 else f"image of {targets} targets"
     lines = [
         f"parameters   encoder {count_parameters(model.encoder):,}, decoder {count_parameters(model.decoder):,}",
-        f"arithmetic   forward {_giga(cost.encoder_forward + cost.decoder_forward)} GFLOP per image "
+        f"arithmetic   forward {_giga(cost.encoder_forward + cost.decoder_forward)} GFLOP per {image} "
         f"(encoder {_giga(cost.encoder_forward)}), forward and backward {_giga(cost.forward_backward)}",
         f"length       {length:,} images = {length // batch:,} steps of {batch} = {length / num_images:.1f} epochs "
         f"of {num_images:,} images",

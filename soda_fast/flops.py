@@ -11,7 +11,10 @@ from soda_fast.config import Config
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations of convolutions, linear layers and attention for one image (2 per multiply-add)."""
+    """Floating-point operations of convolutions, linear layers and attention for one image (2 per multiply-add).
+
+    An image is one source view for the encoder, and all of its target views for the decoder.
+    """
 
     encoder_forward: int
     decoder_forward: int
@@ -23,13 +26,14 @@ def count_flops(config: Config) -> Cost:
     model = build_empty_model(config)
     with torch.device("meta"):
         source = torch.empty(1, 3, config.data.source_size, config.data.source_size)
-        target = torch.empty(1, 3, config.data.target_size, config.data.target_size)
-        t, drop_mask = torch.ones(1, dtype=torch.int64), torch.zeros(1)
+        targets = config.data.targets_per_source
+        target = torch.empty(targets, 3, config.data.target_size, config.data.target_size)
+        t, drop_mask = torch.ones(targets, dtype=torch.int64), torch.zeros(targets)
         model.eval()
         with FlopCounterMode(display=False) as encoder:
             z = model.encode(source)
         with FlopCounterMode(display=False) as decoder:
-            model.denoise(target, t, z, drop_mask)
+            model.denoise(target, t, z.expand(targets, -1), drop_mask)
         with FlopCounterMode(display=False) as step:
             model(source, target, t, drop_mask).sum().backward()
     return Cost(encoder.get_total_flops(), decoder.get_total_flops(), step.get_total_flops())

@@ -23,6 +23,18 @@ def test_the_designs_table(name: str, forward: float, encoder: float, both: floa
     assert cost.forward_backward / 1e9 == pytest.approx(both, rel=5e-3)
 
 
+def test_targets_of_a_source_cost_the_decoder_alone() -> None:
+    """An image then is one source and all of its targets; the encoder's share is its own whatever their number."""
+    one, four = (
+        count_flops(load_config(CONFIGS / "cifar10.yaml", [f"data.targets_per_source={targets}"])) for targets in (1, 4)
+    )
+    assert four.encoder_forward == one.encoder_forward
+    assert four.decoder_forward == 4 * one.decoder_forward
+    with_own_source = 4 * one.forward_backward - four.forward_backward
+    # Of the first layer no gradient of the input is needed: a little less than three times the forward pass.
+    assert with_own_source == pytest.approx(3 * 3 * one.encoder_forward, rel=0.02)
+
+
 def test_a_residual_block_with_attention_by_hand() -> None:
     """2 FLOPs per multiply-add; norms, modulation, activations and sums are not counted."""
     n, c_in, c, size, time, z = 2, 32, 64, 8, 128, 16

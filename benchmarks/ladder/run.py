@@ -42,6 +42,11 @@ def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: Non
         ValueError: the configuration is wrong.
     """
     config = load_config(plan.request.config, plan.request.overrides)
+    if config.data.targets_per_source > 1:
+        raise ValueError(
+            f"data.targets_per_source is {config.data.targets_per_source}, but the reference, which the rungs begin "
+            "with, has one target for a source; set it to 1"
+        )
     gflop = count_flops(config).forward_backward / 1e9
     result = {
         "kind": "ladder",

@@ -211,6 +211,16 @@ def _pairs(config: Config) -> Iterator[Contradiction]:
         yield ("data.pairs", "data.dataset"), text
 
 
+def _targets(config: Config) -> Iterator[Contradiction]:
+    targets = config.data.targets_per_source
+    if config.data.pairs and targets > 1:
+        text = (
+            f"data.targets_per_source is {targets} and data.pairs is true, but a pair has one target, the object's "
+            "other image; set data.targets_per_source to 1, or data.pairs to false"
+        )
+        yield ("data.targets_per_source", "data.pairs"), text
+
+
 def _poses(config: Config) -> Iterator[Contradiction]:
     if config.model.pose != "none" and config.data.dataset in POSELESS_DATASETS:
         text = (
@@ -282,6 +292,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     guidance_contradiction,
     _views,
     _pairs,
+    _targets,
     _poses,
     _rays,
     _profile,

@@ -102,6 +102,10 @@ class DataConfig:
     pairs: Switch = False
     """Source and target are two different images of one object, drawn anew in each epoch, in place of two views of one
     image. Class folders (or labels) must then be single objects: dataset coil100, folder or webdataset."""
+    targets_per_source: Dimension = 1
+    """Target views of each image. The encoder sees one source view of it, and from that one z the decoder denoises so
+    many target views, each with a crop, a timestep, noise and a dropped condition of its own; the loss is their mean.
+    An image of a batch, a rate or a length still is one source. Not with data.pairs."""
     camera_drop_probability: ProbabilityBelowOne = 0.1
     """Probability that the camera of a source, and apart from that of a target, is withheld under model.pose rays, so
     that the networks also work with images whose camera nobody knows, as probes and load_encoder have them."""

@@ -33,17 +33,22 @@ class Finish:
             self._normalised, self._units = (f(levels).view(3, 256) for f in (self._statistics.normalise, to_unit))
 
     def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Source (N, S, S, 3) and target (N, T, T, 3) uint8 -> (N, 3, S, S), (N, 3, T, T) float32. positions: (N,)."""
+        """Source (N, S, S, 3) and targets (M, T, T, 3) uint8 -> (N, 3, S, S), (M, 3, T, T) float32.
+
+        M: N times the targets of a source, which are next to each other. positions: (N,) of the sources.
+        """
         if self._threads is None:
             return self._add_noise(self._statistics.normalise(source), positions), to_unit(target)
         sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))
+        each = len(target) // len(source)
 
         def work(rows: slice) -> None:
             look_up(sources[rows], source[rows], self._normalised)
             self._add_noise(sources[rows], positions[rows])
-            look_up(targets[rows], target[rows], self._units)
+            mine = slice(each * rows.start, each * rows.stop)
+            look_up(targets[mine], target[mine], self._units)
 
-        most = _CACHED_VALUES // max(source[0].numel(), target[0].numel())
+        most = _CACHED_VALUES // max(source[0].numel(), each * target[0].numel())
         self._threads.for_rows(work, len(positions), max(1, most))
         return sources, targets
 

@@ -1,7 +1,7 @@
 """Order, plan, backend, finish: from positions of the run to batches on the device."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from soda_fast.data.dataset import RGB
 from soda_fast.data.executor import default_threads, make_executor
 from soda_fast.data.finish import Finish, Statistics
 from soda_fast.data.image_set import ImageSet
-from soda_fast.data.order import local_positions, sample_indices
+from soda_fast.data.order import local_positions, sample_indices, target_positions
 from soda_fast.data.pairs import Pairs
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.transfer import to_device
@@ -71,7 +71,7 @@ class TrainLoader:
         if not len(images):
             raise ValueError("data.root: the training split holds no images")
         self._pairs = Pairs(images.labels) if data.pairs else None
-        sizes = (data.source_size, data.target_size)
+        sizes = (data.source_size, *[data.target_size] * data.targets_per_source)
         self._execute = make_executor(images, sizes, data, device, rows, many_calls=many_calls, paired=data.pairs)
         threads = data.threads or default_threads()
         self._finish = Finish(mean, std, data.source_noise, seed, device, threads)
@@ -110,42 +110,52 @@ class TrainLoader:
         images, data, seed = self._images, self._data, self._seed
         indices = sample_indices(seed, positions, len(images))
         chosen = indices if self._pairs is None else np.stack((indices, self._pairs.draw(seed, positions, indices)))
+        targets = [target_positions(positions, number) for number in range(data.targets_per_source)]
 
         def planned(heights: NDArray[np.int64], widths: NDArray[np.int64]) -> list[ViewPlan]:
-            # Of a pair the sizes of either image, else of the one that both views are of.
-            heights, widths = (np.broadcast_to(v, (2, len(positions))) for v in (heights, widths))
+            # Of a pair the sizes of either image, else of the one that all views are of.
+            heights, widths = (np.broadcast_to(v, (1 + len(targets), len(positions))) for v in (heights, widths))
             return [
                 plan(data.source, seed, "source", positions, heights[0], widths[0]),
-                plan(data.target, seed, "target", positions, heights[1], widths[1]),
+                *(
+                    plan(data.target, seed, "target", where, height, width)
+                    for where, height, width in zip(targets, heights[1:], widths[1:], strict=True)
+                ),
             ]
 
         place = to_device(positions, self._device)
-        source, target = self._readable.views(self._execute, chosen, planned)
-        source, target = self._finish(source, target, place)
+        source, *views = self._readable.views(self._execute, chosen, planned)
+        source, target = self._finish(source, _side_by_side(views), place)
         return Batch(
             source=source,
             target=target,
             position=place,
             index=to_device(indices, self._device),
             label=to_device(images.labels[indices], self._device),
-            **self._view_cameras(chosen, planned, positions),
+            **self._view_cameras(chosen, planned, [positions, *targets]),
         )
 
     def _view_cameras(
         self,
         chosen: NDArray[np.int64],
         planned: Callable[[NDArray[np.int64], NDArray[np.int64]], list[ViewPlan]],
-        positions: NDArray[np.int64],
+        positions: Sequence[NDArray[np.int64]],
     ) -> dict[str, Tensor]:
-        """The batch's cameras: of the images that its views do show."""
+        """The batch's cameras: of the images that its views do show. positions: (N,) of each view."""
         if self._cameras is None:
             return {}
-        shown = np.broadcast_to(self._readable.shown(chosen), (2, len(positions)))
+        shown = np.broadcast_to(self._readable.shown(chosen), (len(positions), chosen.shape[-1]))
         plans = planned(self._images.heights[shown], self._images.widths[shown])
-        return {
-            f"{stream}_camera": to_device(self._cameras(stream, positions, indices, plan), self._device)
-            for stream, indices, plan in zip(("source", "target"), shown, plans, strict=True)
-        }
+        streams = ["source"] + ["target"] * (len(positions) - 1)
+        source, *targets = (
+            to_device(self._cameras(*view), self._device) for view in zip(streams, positions, shown, plans, strict=True)
+        )
+        return {"source_camera": source, "target_camera": _side_by_side(targets)}
+
+
+def _side_by_side(targets: list[Tensor]) -> Tensor:
+    """(N, ...) of each target -> (N * K, ...): the K targets of a source next to each other."""
+    return targets[0] if len(targets) == 1 else torch.stack(targets, dim=1).flatten(0, 1)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -1,11 +1,16 @@
 """Who comes when. Position p of the run is in epoch p // num_samples, and every epoch has an order of its own."""
 
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+Positions = TypeVar("Positions", NDArray[np.int64], Tensor)
 
 _ORDER_KEY = 0x0DE2  # keeps the orders apart from other uses of (seed, number) in NumPy's Philox
+_TARGET_BIT = 48  # positions stay below: a run of 2**48 images would take a million of them a second for nine years
 
 
 def sample_indices(seed: int, positions: NDArray[np.int64], num_samples: int) -> NDArray[np.int64]:
@@ -48,6 +53,19 @@ def local_positions(
     share = np.arange(start + rank, start + global_batch, world, dtype=np.int64)
     size = len(share) // parts
     return share[part * size : (part + 1) * size]
+
+
+def target_positions(positions: Positions, number: int) -> Positions:
+    """Where target `number` of each sample draws its plan and its noise: no two targets of a run at the same place.
+
+    The first one's are the samples' own positions, whatever the number of targets, so that runs of different
+    `data.targets_per_source` share the targets that both have.
+
+    Args:
+        positions: (N,) int64, of the samples.
+        number: of the target, from 0.
+    """
+    return positions + (number << _TARGET_BIT)
 
 
 @lru_cache(maxsize=4)

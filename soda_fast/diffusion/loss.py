@@ -91,11 +91,11 @@ def denoising_loss(
     expected: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of the prediction, for each sample (DDPM, equation 14; SODA, section 3.1).
+    """Mean squared error of the prediction, for each target (DDPM, equation 14; SODA, section 3.1).
 
     Args:
         predict: (source, x_t, t, drop_mask, dropout_seeds) -> prediction (N, 3, T, T).
-        source: (N, 3, S, S), normalised.
+        source: (N, 3, S, S), normalised; or N / K rows, each for K targets that are next to each other.
         x_t: (N, 3, T, T), from `add_noise`.
         noising: what was drawn.
         expected: (N, 3, T, T), from `expected_prediction`, in x_t's layout; None: the noise.

@@ -124,16 +124,16 @@ def _code_left_out() -> Iterator[None]:
 
 def _batches(config: Config, processes: int) -> list[Batch]:
     parts = config.train.accumulate
-    n = config.train.global_batch_images // processes // parts
+    n, data = config.train.global_batch_images // processes // parts, config.data
+    targets = n * data.targets_per_source
 
-    def images(size: int) -> torch.Tensor:
-        return torch.empty(n, 3, size, size)
+    def images(count: int, size: int) -> torch.Tensor:
+        return torch.empty(count, 3, size, size)
 
     positions = torch.zeros(n, dtype=torch.int64)
-    data = config.data
-    cameras = torch.empty(n, 3, 4)
+    cameras = (torch.empty(n, 3, 4), torch.empty(targets, 3, 4))
     return [
-        Batch(images(data.source_size), images(data.target_size), positions, positions, positions, cameras, cameras)
+        Batch(images(n, data.source_size), images(targets, data.target_size), positions, positions, positions, *cameras)
         for _ in range(parts)
     ]
 

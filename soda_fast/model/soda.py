@@ -83,11 +83,16 @@ class SODA(nn.Module):
         source_rays: Tensor | None = None,
         target_rays: Tensor | None = None,
     ) -> Tensor:
-        """As `denoise`, told z of the source view. Shapes as in `encode` and `denoise`."""
+        """As `denoise`, told z of the source view. Shapes as in `encode` and `denoise`.
+
+        source may have fewer rows, N / K: the K targets of a source, next to each other in x_t and all that belongs to
+        it, are then told the same z, which is computed once.
+        """
         # Not through `encode` and `denoise`: to FSDP these are entries of their own, each with its hooks.
         with span("encoder"):
             z = self.encoder(source, source_rays)
         with span("decoder"):
+            z = z[:, None].expand(-1, len(x_t) // len(z), -1).flatten(0, 1)
             return self._denoise(x_t, t, z, drop_mask, dropout_seed, target_rays)
 
     def _denoise(

@@ -23,7 +23,8 @@ class Finding:
     part: the accumulation part, from 0.
     place: what was first not finite, as "the output of decoder.conv_in (12 of 640 values)"; None: nothing was.
     order: how early in the part that was; BatchNorm carries it on to the other processes.
-    positions, indices, timesteps, losses: of the part's samples: places in the run, in the data set, t, loss.
+    positions, indices, timesteps, losses: of the part's targets: their samples' places in the run and in the data set,
+    t, loss.
     """
 
     rank: int
@@ -50,8 +51,8 @@ def examine(
     Args:
         model: with the weights from before the step, in training mode.
         parts: this process's share of the global batch.
-        losses: (N,) of a part, by a forward pass.
-        timesteps: (N,) of a part.
+        losses: of a part's targets, by a forward pass.
+        timesteps: of a part's targets.
     """
     findings = []
     weights = _first_bad_weight(model)
@@ -64,7 +65,8 @@ def examine(
             seen.append((_LOSS, "the loss"))
         before = [(order, what) for order, what in ((-2, weights), (-1, _first_bad_input(batch))) if what]
         order, place = min(before + seen, default=(0, None))
-        values = [v.tolist() for v in (batch.position, batch.index, timesteps(batch), loss.detach())]
+        samples = [v.repeat_interleave(batch.targets_per_source) for v in (batch.position, batch.index)]
+        values = [v.tolist() for v in (*samples, timesteps(batch), loss.detach())]
         findings.append(Finding(rank, part, place, order, *values))
     return findings
 

@@ -37,7 +37,8 @@ def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:
 
     def timesteps(batch: Batch) -> torch.Tensor:
         shape, diffusion = tuple(batch.target.shape[1:]), config.diffusion
-        return draw_noising(config.run.seed, batch.position, shape, diffusion.steps, diffusion.drop_probability).t
+        where = batch.target_position
+        return draw_noising(config.run.seed, where, shape, diffusion.steps, diffusion.drop_probability).t
 
     trainer.model.train()
     parts = trainer.global_batch(images_seen)
@@ -131,6 +132,8 @@ def _memory_text(error: BaseException, config: Config, processes: Processes, fol
     ways.append(
         f"more processes, or train.accumulate above {config.train.accumulate}: fewer than {share} images at once"
     )
+    if config.data.targets_per_source > 1:
+        ways.append(f"data.targets_per_source below {config.data.targets_per_source} (another training: start anew)")
     ways.append(f"train.global_batch_images below {config.train.global_batch_images} (another training: start anew)")
     try:
         kept = f"what filled the memory is kept in {_write_snapshot(folder, processes, reason)}"

@@ -1,5 +1,6 @@
 """Image grids of a run: source, target, and the reconstruction from the source's z."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,8 @@ class Samples:
         if self._batch is None:
             loader = TrainLoader(
                 self.dataset.train,
-                self.config.data,
+                # One target in each column; it is the first one of training.
+                replace(self.config.data, targets_per_source=1),
                 self.dataset.mean,
                 self.dataset.std,
                 seed=self.config.run.seed,

@@ -184,7 +184,7 @@ class Trainer:
         losses: list[Tensor] = []
         for number, batch in enumerate(parts, start=1):
             self.model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
-            # Equal shares: the mean over samples, parts and (in FSDP's reduction) processes is the global batch's.
+            # Equal shares: the mean over targets, parts and (in FSDP's reduction) processes is the global batch's.
             loss = self.losses(batch).mean() / len(parts)
             # 1, but NaN if the loss is not finite: a loss can overflow where its gradient does not.
             with span("backward"):
@@ -200,12 +200,12 @@ class Trainer:
             self.power_averages.update(self.ema.steps)
 
     def losses(self, batch: Batch) -> Tensor:
-        """The training loss of each sample: (N,) float32."""
+        """The training loss of each target: (N * K,) float32."""
         diffusion = self.config.diffusion
         with span("noising"):
             x_t, noising = noise_images(
                 batch.target,
-                batch.position,
+                batch.target_position,
                 self.alphabar,
                 self.config.run.seed,
                 diffusion.steps,

@@ -242,6 +242,12 @@ def test_climbing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "fp32 instead of fp16" in said.pop()
 
 
+def test_a_ladder_from_the_reference_has_one_target_for_a_source() -> None:
+    several = replace(request(), overrides=["data.targets_per_source=2"])
+    with pytest.raises(ValueError, match=r"data\.targets_per_source is 2, but the reference.* set it to 1"):
+        run.climb(run.Plan(several))
+
+
 def test_out_of_time() -> None:
     assert run.ask(request(), limit_s=0.05)["status"] == "out of time"
 

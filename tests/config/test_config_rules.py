@@ -73,6 +73,10 @@ RULES = {
     ),
     "fresh noise": (["sampling.eta=0.5", "sampling.solver=dpm-solver++"], ["eta is 0.5", "use ddim"]),
     "pairs of kinds": (["data.pairs=true"], ["data.pairs is true", "cifar10", "use coil100 or folder or webdataset"]),
+    "pairs of several targets": (
+        ["data.pairs=true", "data.dataset=coil100", "data.targets_per_source=2"],
+        ["data.targets_per_source is 2", "data.pairs is true", "a pair has one target", "data.pairs to false"],
+    ),
     "crop scale": (["data.source.crop_scale=[1,0.5]"], ["data.source.crop_scale is [1.0, 0.5]", "[0.5, 1.0]"]),
     "crop ratio": (["data.target.crop_ratio=[2,1]"], ["data.target.crop_ratio is [2.0, 1.0]"]),
 }

@@ -107,6 +107,16 @@ def test_a_batch_comes_with_the_cameras_of_its_images(tmp_path: Path, pairs: boo
     assert ((sources == targets).all(), (sources == targets).any()) == (not pairs, not pairs)
 
 
+def test_every_target_has_the_camera_of_its_own_view(tmp_path: Path) -> None:
+    root, flipped = posed_folder(tmp_path), ViewConfig(randaugment_probability=0.0)
+    (one,), (three,) = (batches(root, 1, target=flipped, targets_per_source=targets) for targets in (1, 3))
+    assert three.source_camera.shape == (12, 3, 4)
+    assert torch.equal(three.source_camera, one.source_camera)
+    cameras = three.target_camera.unflatten(0, (12, 3))
+    assert torch.equal(cameras[:, 0], one.target_camera)
+    assert (cameras[:, 1] != cameras[:, 2]).flatten(1).any(dim=1).float().mean() > 0.5
+
+
 def test_cameras_are_withheld_by_chance_and_apart(tmp_path: Path) -> None:
     many = batches(posed_folder(tmp_path), 40, camera_drop_probability=0.25)
     source, target = (torch.cat([getattr(b, f"{n}_camera") for b in many]).flatten(1) for n in ("source", "target"))

@@ -48,7 +48,7 @@ def prepared(config: Config, device: str) -> Any:
         def part() -> Batch:
             position = torch.arange(n, device=where)
             source = torch.randn(n, 3, data.source_size, data.source_size, device=where)
-            target = torch.rand(n, 3, data.target_size, data.target_size, device=where)
+            target = torch.rand(n * data.targets_per_source, 3, data.target_size, data.target_size, device=where)
             return Batch(source, target, position, position, position)
 
         yield trainer, [part() for _ in range(parts)]
@@ -85,6 +85,7 @@ RECOMPUTED = {"activation_checkpointing": True, "kernels": "pytorch"}
         (2, {"train": {"accumulate": 2, "global_batch_images": 96}, "perf": RECOMPUTED}),
         (2, {"parallel": {"strategy": "ddp"}, "train": {"ema_lengths": [0.05, 0.1]}}),
         (4, {"data": {"source_size": 8}}),
+        (1, {"data": {"source_size": 8, "targets_per_source": 3}, "perf": {"kernels": "pytorch"}}),
     ],
     ids=str,
 )

@@ -42,7 +42,19 @@ def test_only_ways_that_are_left_are_named(tmp_path: Path) -> None:
     ):
         torch.empty(2**55, dtype=torch.uint8)
     assert "activation_checkpointing" not in str(raised.value)
+    assert "data.targets_per_source" not in str(raised.value)
     assert str(tmp_path / "memory") in str(raised.value)
+
+
+def test_fewer_targets_are_a_way_where_there_are_several(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "run", 1)
+    tree["data"]["targets_per_source"] = 4
+    with (
+        start_processes("cpu") as processes,
+        pytest.raises(TrainingError, match=r"data\.targets_per_source below 4 \(another training"),
+        out_of_memory_explained(config_from_tree(tree), processes, tmp_path / "memory"),
+    ):
+        torch.empty(2**55, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
