@@ -1,6 +1,7 @@
 """Averages of other lengths from the command line and in Python: made, named in reports, refused in a sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import soda_fast
 from soda_fast.cli import main
 from soda_fast.config import config_from_tree
 from soda_fast.describe import describe
+from soda_fast.training.average_files import Snapshot, read_snapshot, snapshot_path, snapshots, write_snapshot
 
 STEPS = 16
 
@@ -110,6 +112,50 @@ def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
             soda_fast.load(tmp_path / "run", ema_length=0.08)
     first.unlink()
     soda_fast.load(tmp_path / "run", ema_length=0.08)
+
+
+def flip(path: Path, place: int, bit: int) -> bytes:
+    """Turn a bit of a file around; its content before."""
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+    return content
+
+
+def test_a_bit_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    """Anywhere in the header, and here and there in the tensors."""
+    path = snapshot_path(tmp_path, 24, 0.05)
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b.c": torch.tensor(0.5), "empty": torch.zeros(0, 3)}
+    write_snapshot(tmp_path, Snapshot(length=0.05, images_seen=24, steps=2), tensors)
+    unnoticed = 0
+    for place in range(path.stat().st_size):
+        content = flip(path, place, place % 8)
+        try:
+            found, told = read_snapshot(path), snapshots(tmp_path)[path]
+            # White space is the one thing that may change: then all is what was written.
+            assert told == Snapshot(length=0.05, images_seen=24, steps=2)
+            assert found.keys() == tensors.keys()
+            assert all(torch.equal(found[name], value) for name, value in tensors.items())
+            unnoticed += 1
+        except ValueError as error:
+            assert f"{path} is not a whole snapshot" in str(error)
+            assert "remove it" in str(error)
+        path.write_bytes(content)
+    assert unnoticed < 8
+
+
+def test_a_snapshot_with_changed_values_enters_no_average(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = min((tmp_path / "run" / "averages").iterdir())
+    flip(path, path.stat().st_size - 3, 0)
+    with pytest.raises(ValueError, match=rf"{path} is not a whole snapshot .*its tensors are not what was written"):
+        soda_fast.load(tmp_path / "run", ema_length=0.07)
+
+
+def test_a_snapshot_under_another_name_is_noticed(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, Snapshot(length=0.05, images_seen=24, steps=2), {"a": torch.zeros(1)})
+    snapshot_path(tmp_path, 24, 0.05).rename(snapshot_path(tmp_path, 36, 0.05))
+    with pytest.raises(ValueError, match="it is the one of 24 images and length 0.05"):
+        snapshots(tmp_path)
 
 
 def test_a_dry_run_tells_of_them(tmp_path: Path) -> None:
