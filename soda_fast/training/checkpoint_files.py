@@ -29,17 +29,26 @@ _NAME = re.compile(r"images-\d{12}")  # a copy that somebody made beside it is n
 
 
 class _FileEntry(BaseModel):
-    """As `fingerprint` gives it."""
+    """As `fingerprint` gives it: of a file beside the manifest."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[^/]+$")
     bytes: NonNegativeInt
     sha256: str
 
 
+class _Images(BaseModel):
+    """Which images a run was trained on."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    count: PositiveInt
+    sha256: str
+
+
 class _Manifest(BaseModel):
-    """What every manifest holds."""
+    """What every manifest holds, and may hold."""
 
     model_config = ConfigDict(strict=True)
 
@@ -49,6 +58,8 @@ class _Manifest(BaseModel):
     steps: NonNegativeInt
     skipped_steps: NonNegativeInt
     processes: PositiveInt
+    images: _Images | None = None
+    config: dict[str, Any] | None = None
     files: list[_FileEntry] = Field(min_length=1)
     manifest_sha256: str
 
