@@ -90,6 +90,21 @@ def latest(root: Path) -> tuple[Path | None, list[str]]:
     return None, complaints
 
 
+def newest_manifest(root: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint whose manifest is what was written, and that; None and nothing if there is none.
+
+    The other files are not checked, which takes seconds.
+    """
+    for path in reversed(checkpoints(root)):
+        try:
+            manifest = read_manifest(path)
+            _check_manifest(path, manifest)
+        except (OSError, ValueError, RecursionError):
+            continue  # told of by `latest`
+        return path, manifest
+    return None, {}
+
+
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     try:
