@@ -21,6 +21,7 @@ from soda_fast.memory import predict_memory
 from soda_fast.memory.simulation import measure_step
 from soda_fast.parallel import start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.trainer import Trainer
 
 GIB = 2**30
@@ -29,10 +30,13 @@ STEPS_BEFORE = 3  # compilation, the optimizer's state, cuDNN's choice of algori
 
 def measured_bytes(config: Config, device: str) -> int:
     """The peak of one step of a trainer that has made a few."""
-    torch.backends.cudnn.benchmark = not config.train.deterministic  # as in training
     dataset, _ = find_images(config, 1000)
     config = with_statistics(config, dataset)
-    with start_processes(device) as processes, tempfile.TemporaryDirectory() as folder:
+    with (
+        kernel_choice(config.train.deterministic),
+        start_processes(device) as processes,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
         parts = synthetic_parts(config, processes.device)
         for _ in range(STEPS_BEFORE):

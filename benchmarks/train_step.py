@@ -39,6 +39,7 @@ from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.assembly import open_loader
+from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.trainer import Trainer
 
 
@@ -73,7 +74,6 @@ def benchmark(
 ) -> dict[str, Any]:
     """All figures of one configuration, as JSON would hold them."""
     device, accumulate = processes.device, config.train.accumulate
-    torch.backends.cudnn.benchmark = not config.train.deterministic  # as in training
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
         loader = (
@@ -167,7 +167,7 @@ def run_single(options: argparse.Namespace, device: str) -> None:
     real = options.loader == "real"
     # On noise any data set will do, and no image of it is used: the trainer wants to have one.
     dataset, images = find_images(config, options.synthetic_images or (0 if real else 1000))
-    with start_processes(device) as processes:
+    with kernel_choice(config.train.deterministic), start_processes(device) as processes:
         result = benchmark(
             with_statistics(config, dataset), dataset, processes, options.steps, options.warmup, real_loader=real
         )

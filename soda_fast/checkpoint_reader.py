@@ -1,5 +1,6 @@
 """Reading checkpoints without running code from them."""
 
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -95,13 +96,18 @@ def load_tensors(path: Path, tensors: dict[str, Tensor], no_dist: bool = False) 
 
 
 def _check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Names and shapes; and that each is a tensor, for anything else torch would unpickle."""
+    """Names and shapes; that each is a tensor, for anything else torch would unpickle; and that all of it is there:
+    what is in none of the files, torch would leave as it was."""
     saved = SafeReader(path).read_metadata().state_dict_metadata
     for name, tensor in tensors.items():
-        size = getattr(saved.get(name), "size", None)
-        if not isinstance(saved.get(name), TensorStorageMetadata) or size != tensor.shape:
+        entry = saved.get(name)
+        size = getattr(entry, "size", None)
+        if not isinstance(entry, TensorStorageMetadata) or size != tensor.shape:
             found = "is absent" if size is None else f"has shape {tuple(size)}"
             raise ValueError(f"{path}: {name} {found}; {_remedy(name, tensor)}")
+        held = sum(math.prod(chunk.sizes) for chunk in entry.chunks)
+        if held != tensor.numel():
+            raise ValueError(f"{path}: it holds {held:,} of the {tensor.numel():,} numbers of {name}; remove it")
 
 
 def _remedy(name: str, tensor: Tensor) -> str:
@@ -115,6 +121,8 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         reason, _ = next(iter(error.failures.values()))
         return describe_failure(reason)
+    if isinstance(error, pickle.UnpicklingError):  # torch's text says how to run it
+        return "there is something else than a tensor in it, which is refused: it could run code"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split()) or type(error).__name__

@@ -5,7 +5,7 @@ Torch is imported by the verbs that need it, after their arguments have been che
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from soda_fast import __version__
@@ -144,7 +144,8 @@ def _sample(options: argparse.Namespace) -> None:
     run.load_config(options.overrides)
     from soda_fast.sample import sample
 
-    sample(run, options.task, options.images, options.steps, options.guidance, options.seed, options.overrides)
+    solver = (options.images, options.steps, options.guidance)
+    sample(run, options.task, *solver, options.seed, options.overrides, options.ema_length)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -256,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write a run's networks as safetensors")
     export.add_argument("run", metavar="RUN", type=Path, help="run directory")
     export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
-    export.add_argument("--ema-length", metavar="L", type=_ema_length, help=_EMA_LENGTH_HELP)
+    _add_ema_length(export)
     export.set_defaults(verb=_export)
 
     replay = verbs.add_parser(
@@ -353,20 +354,22 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="on images held out of the training split (evaluation.holdout_fraction), for choosing: the test split "
         "stays unread",
     )
-    evaluate.add_argument(
-        "--ema-length",
-        metavar="L",
-        type=_several_ema_lengths,
-        help=f"{_EMA_LENGTH_HELP}; several, as 0.05,0.07: one row for each",
-    )
+    _add_ema_length(evaluate, _several_ema_lengths, "; several, as 0.05,0.07: one row for each")
     evaluate.set_defaults(verb=_evaluate)
+
+
+def _add_ema_length(
+    verb: argparse.ArgumentParser, read: Callable[[str], float | tuple[float, ...]] = _ema_length, more: str = ""
+) -> None:
+    verb.add_argument("--ema-length", metavar="L", type=read, help=_EMA_LENGTH_HELP + more)
 
 
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     sample = verbs.add_parser(
         "sample",
         help="pictures from a run's model",
-        description="Write RUN/samples/TASK-IMAGESSEEN.png, made with the averaged weights. On several processes: "
+        description="Write RUN/samples/TASK-IMAGESSEEN.png, made with the averaged weights; with --ema-length L, "
+        "TASK-IMAGESSEEN-ema-L.png. On several processes: "
         "torchrun --nproc-per-node=N -m soda_fast sample RUN; the picture is the same.",
         epilog="tasks: images made\n" + "\n".join(f"  {name:14} {text}" for name, text in TASK_NAMES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -387,4 +390,5 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="guidance weight, or as 0.3,0.3,1 one for each section of z (default: the run's sampling.guidance)",
     )
     sample.add_argument("--seed", type=int, default=0, help="of the choice of images, their views, and the noise (0)")
+    _add_ema_length(sample)
     sample.set_defaults(verb=_sample)

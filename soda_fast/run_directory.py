@@ -21,7 +21,7 @@ from typing import Any
 
 from soda_fast.config import Config, ConfigError, config_from_tree, load_config, to_yaml
 from soda_fast.files import write_atomically
-from soda_fast.training.checkpoint_files import latest, read_manifest
+from soda_fast.training.checkpoint_files import newest_manifest
 
 # Keys that a resumed run may change: they do not touch what has been learnt so far. All below a name count.
 FREE_KEYS = (
@@ -133,28 +133,30 @@ class RunDirectory:
         # Without a checkpoint nothing has been learnt that the changes could contradict.
         if not any(self.checkpoints.glob("images-*")):
             return None
-        saved = load_config(self.config) if self.config.is_file() else self._config_of_checkpoint(accept_changes)
+        saved = self._trained_config(accept_changes)
         changes = find_changes(saved, config) if saved else {}
         if changes and not accept_changes:
             raise ConfigError(_refusal(self.path, changes))
         named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
         return f"going on with {', '.join(named)}, as --accept-changes says" if changes else None
 
-    def _config_of_checkpoint(self, accept_changes: bool) -> Config | None:
-        """What the manifest of the checkpoint to be loaded says in place of a missing config.yaml.
+    def _trained_config(self, accept_changes: bool) -> Config | None:
+        """What the newest checkpoint was trained with, as its manifest says; those of earlier versions leave it to
+        config.yaml, which anybody may have edited since.
 
-        None if no checkpoint is whole, or if none says it and changes are accepted anyway.
+        None if no checkpoint is whole, or if nothing says it and changes are accepted anyway.
         """
-        checkpoint, _ = latest(self.checkpoints)
-        if checkpoint is None:
-            return None
-        tree = read_manifest(checkpoint).get("config")
-        if tree is None and not accept_changes:
+        checkpoint, manifest = newest_manifest(self.checkpoints)
+        if manifest.get("config") is not None:
+            return config_from_tree(manifest["config"])
+        if self.config.is_file():
+            return load_config(self.config)
+        if checkpoint is not None and not accept_changes:
             raise ValueError(
                 f"{self.path} has no config.yaml, and {checkpoint} does not say how it was trained: restore "
                 "config.yaml, choose another run.dir, or go on with --accept-changes"
             )
-        return None if tree is None else config_from_tree(tree)
+        return None
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml.

@@ -28,6 +28,7 @@ def sample(
     guidance: Guidance | None,
     seed: int,
     overrides: Sequence[str] = (),
+    ema_length: float | None = None,
 ) -> None:
     """Write samples/TASK-IMAGESSEEN.png from test images (train images where there is no test split).
 
@@ -36,24 +37,27 @@ def sample(
         images: made images in a row; steps, guidance: of the solver; None: the run's `sampling` section.
         seed: of the choice of images, their views and the noise.
         overrides: `section.key=value` over the run's configuration.
+        ema_length: sigma_rel of the average to make the pictures with, which the file's name and the title then tell;
+            None: that of `train.ema_beta`.
 
     Raises:
-        ValueError: no run, no whole checkpoint, a setting out of range, a task that this model cannot do, or a picture
-            that cannot be written.
+        ValueError: no run, no whole checkpoint, a setting out of range, a task that this model cannot do, an average
+            that cannot be made, or a picture that cannot be written.
     """
-    model, config, checkpoint = load_run(run, overrides)
+    model, config, checkpoint = load_run(run, overrides, ema_length)
     config = _with_options(config, {"images": images, "steps": steps, "guidance": guidance}, seed)
     dataset = load_dataset(config.data)
     images_seen = read_manifest(checkpoint)["images_seen"]
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
-        path = run.samples / f"{task}-{images_seen:012d}.png"
+        average = "" if ema_length is None else f"-ema-{ema_length}"
+        path = run.samples / f"{task}-{images_seen:012d}{average}.png"
         processes.on_main(lambda: _require_writable(path))
         model = model.eval().requires_grad_(False).to(processes.device)
         studio = Studio(model, dataset, config, processes)
         picture = TASKS[task](studio)
 
         def write() -> None:
-            save_png(path, draw(picture, _title(task, config, images_seen)))
+            save_png(path, draw(picture, _title(task, config, images_seen, ema_length)))
             print(f"wrote {path}")
             if studio.replaced:
                 print(tell_replaced("train" if dataset.test is None else "test", len(studio.replaced)))
@@ -89,13 +93,14 @@ def _require_writable(path: Path) -> None:
         raise ValueError(f"{path}: cannot be written; make {path.parent} a folder that you may write to")
 
 
-def _title(task: str, config: Config, images_seen: int) -> str:
+def _title(task: str, config: Config, images_seen: int, ema_length: float | None = None) -> str:
     """Task and settings in a line."""
     sampling = config.sampling
     weights = sampling.guidance if isinstance(sampling.guidance, tuple) else (sampling.guidance,)
     guidance = "" if task == "unconditional" else f", guidance {', '.join(f'{w:g}' for w in weights)}"
     eta = f", eta {sampling.eta:g}" if sampling.eta else ""
+    average = "" if ema_length is None else f"EMA length {ema_length:g}, "
     return (
-        f"{task}: {images_seen:,} images seen, {sampling.solver} with {sampling.steps} steps{eta}{guidance}, "
+        f"{task}: {images_seen:,} images seen, {average}{sampling.solver} with {sampling.steps} steps{eta}{guidance}, "
         f"seed {config.run.seed}"
     )

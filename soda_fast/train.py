@@ -8,7 +8,8 @@ from pathlib import Path
 from soda_fast.build import require_cameras
 from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
-from soda_fast.parallel import Processes, start_processes
+from soda_fast.errors import Stopped
+from soda_fast.parallel import Processes, excuse, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.run_lock import RunLock
 from soda_fast.training.assembly import fingerprint_of
@@ -36,12 +37,12 @@ def train(config: Config, accept_changes: bool = False, stop: StopRequest | None
         kernel_choice(config.train.deterministic),
         StopRequest() if stop is None else nullcontext(stop) as stop,
     ):
-        dataset = load_dataset(config.data)
+        try:
+            dataset = _open(config)
+        except Stopped as error:
+            excuse(error)
+            raise
         config = resolve(config, dataset)
-        if config.model.pose != "none":
-            require_cameras(config, dataset.train_cameras)
-            if dataset.test is not None:  # now, rather than when the trained model is evaluated
-                require_cameras(config, dataset.test_cameras)
         run = RunDirectory(Path(config.run.dir))
         with (
             start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
@@ -60,6 +61,15 @@ def train(config: Config, accept_changes: bool = False, stop: StopRequest | None
                 raise record_non_finite(trainer, error) from error
             finally:
                 trainer.checkpoints.close()
+
+
+def _open(config: Config) -> Dataset:
+    dataset = load_dataset(config.data)
+    if config.model.pose != "none":
+        require_cameras(config, dataset.train_cameras)
+        if dataset.test is not None:  # now, rather than when the trained model is evaluated
+            require_cameras(config, dataset.test_cameras)
+    return dataset
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Averages of other lengths from the command line and in Python: made, named in reports, refused in a sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import soda_fast
 from soda_fast.cli import main
 from soda_fast.config import config_from_tree
 from soda_fast.describe import describe
+from soda_fast.training.average_files import Snapshot, read_snapshot, snapshot_path, snapshots, write_snapshot
 
 STEPS = 16
 
@@ -42,6 +44,16 @@ def test_images_are_made_by_the_average(run: Path) -> None:
     (measured, *_) = json.loads((run / "evaluation.json").read_text())["measures"]
     assert measured["encoder"] == "ema-0.07"
     assert measured["setting"]["made_by"].endswith("EMA of relative length 0.07, made of snapshots")
+
+
+def test_pictures_are_made_with_the_average(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside those of the usual one, which stay; under equal titles they differ."""
+    monkeypatch.setattr("soda_fast.sample._title", lambda *_: "a title")
+    for arguments in ([], ["--ema-length", "0.07"], ["--ema-length", "0.05"]):
+        assert main(["sample", str(run), "--images", "1", "--steps", "1", *arguments]) == 0
+    usual = run / "samples" / f"reconstruct-{STEPS * BATCH:012d}.png"
+    made = [usual.with_name(f"{usual.stem}-ema-{length}.png") for length in (0.07, 0.05)]
+    assert len({path.read_bytes() for path in (usual, *made)}) == 3
 
 
 def test_export_and_load(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,10 +90,11 @@ def test_mistakes(run: Path, arguments: list[str], words: list[str], capsys: pyt
 
 @pytest.mark.parametrize("length", ["0", "0.3", "nan", "long"])
 def test_numbers_that_are_no_length(run: Path, length: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["export", str(run), "out", "--ema-length", length])
-    assert left.value.code == 2
-    assert length in capsys.readouterr().err
+    for arguments in (["export", str(run), "out"], ["sample", str(run)]):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments, "--ema-length", length])
+        assert left.value.code == 2
+        assert length in capsys.readouterr().err
     if length != "long":
         with pytest.raises(ValueError, match="out of range"):
             soda_fast.load(run, ema_length=float(length))
@@ -110,6 +123,50 @@ def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
             soda_fast.load(tmp_path / "run", ema_length=0.08)
     first.unlink()
     soda_fast.load(tmp_path / "run", ema_length=0.08)
+
+
+def flip(path: Path, place: int, bit: int) -> bytes:
+    """Turn a bit of a file around; its content before."""
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+    return content
+
+
+def test_a_bit_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    """Anywhere in the header, and here and there in the tensors."""
+    path = snapshot_path(tmp_path, 24, 0.05)
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b.c": torch.tensor(0.5), "empty": torch.zeros(0, 3)}
+    write_snapshot(tmp_path, Snapshot(length=0.05, images_seen=24, steps=2), tensors)
+    refusals, unnoticed = [], 0
+    for place in range(path.stat().st_size):
+        content = flip(path, place, place % 8)
+        try:
+            found, told = read_snapshot(path), snapshots(tmp_path)[path]
+            # White space is the one thing that may change: then all is what was written.
+            assert told == Snapshot(length=0.05, images_seen=24, steps=2)
+            assert found.keys() == tensors.keys()
+            assert all(torch.equal(found[name], value) for name, value in tensors.items())
+            unnoticed += 1
+        except ValueError as error:
+            refusals.append(str(error))
+        path.write_bytes(content)
+    assert unnoticed < 8
+    assert all(f"{path} is not a whole snapshot" in refusal and "remove it" in refusal for refusal in refusals)
+
+
+def test_a_snapshot_with_changed_values_enters_no_average(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = min((tmp_path / "run" / "averages").iterdir())
+    flip(path, path.stat().st_size - 3, 0)
+    with pytest.raises(ValueError, match=rf"{path} is not a whole snapshot .*its tensors are not what was written"):
+        soda_fast.load(tmp_path / "run", ema_length=0.07)
+
+
+def test_a_snapshot_under_another_name_is_noticed(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, Snapshot(length=0.05, images_seen=24, steps=2), {"a": torch.zeros(1)})
+    snapshot_path(tmp_path, 24, 0.05).rename(snapshot_path(tmp_path, 36, 0.05))
+    with pytest.raises(ValueError, match=r"it is the one of 24 images and length 0\.05"):
+        snapshots(tmp_path)
 
 
 def test_a_dry_run_tells_of_them(tmp_path: Path) -> None:

@@ -1,14 +1,48 @@
 """How the processes of one attempt find each other in a store that may remember earlier attempts."""
 
 import json
+import threading
 import time
 import uuid
+from concurrent.futures import Future
+from datetime import timedelta
 
 import torch.distributed as dist
 
 from soda_fast.errors import TrainingError
 
 _LOOK_S = 0.01
+_NOT_MET = "the processes of the run did not find each other, or one was lost; start all of them again"
+
+
+class Meeting:
+    """Meets the others that were started with this process, in a thread of its own: a signal interrupts the wait.
+
+    timeout: the longest to wait for them.
+    """
+
+    def __init__(self, rank: int, world_size: int, timeout: timedelta) -> None:
+        self._found: Future[dist.Store] = Future()
+        # As a daemon, which an interpreter does not wait for at its end.
+        threading.Thread(target=self._meet, args=(rank, world_size, timeout), name="meeting", daemon=True).start()
+
+    def store(self, timeout_s: float | None = None) -> dist.Store:
+        """The store of all processes of this attempt.
+
+        Raises:
+            TrainingError: they did not all come.
+            TimeoutError: not all came within `timeout_s`.
+        """
+        return self._found.result(timeout_s)
+
+    def _meet(self, rank: int, world_size: int, timeout: timedelta) -> None:
+        try:
+            store, *_ = next(dist.rendezvous("env://", timeout=timeout))
+            self._found.set_result(meet(store, rank, world_size, timeout.total_seconds()))
+        except dist.DistError as error:
+            self._found.set_exception(TrainingError(f"{_NOT_MET} ({str(error).splitlines()[0]})"))
+        except BaseException as error:
+            self._found.set_exception(error)
 
 
 def meet(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.Store:

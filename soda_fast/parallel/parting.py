@@ -1,6 +1,5 @@
 """How processes part when one of them fails: one tells of it, and the others learn why they were left."""
 
-import json
 import os
 import pickle
 import time
@@ -9,6 +8,7 @@ from contextlib import suppress
 import torch.distributed as dist
 
 from soda_fast.errors import Stopped, TrainingError, tell_here
+from soda_fast.parallel.word import COUNT, leave_word, word_left
 
 _LAST_QUESTIONS_S = 10.0
 # What pickling raises, and what an error's own __init__ may when it is given its sentence in place of its arguments.
@@ -23,21 +23,24 @@ _LOST_TEXT = (
 )
 
 
-def part(store: dist.Store, rank: int, world_size: int, error: BaseException) -> None:
+def part(store: dist.Store, rank: int, world_size: int, error: BaseException, heard: Stopped | None = None) -> None:
     """Leave the others because of `error`, after deciding which process tells of it.
+
+    heard: the word of a process that was told to stop, by which this one is counted already.
 
     Raises:
         Stopped: `error` is the loss of a process that was told to stop.
         TrainingError: it is the loss of another one.
     """
-    if isinstance(error, Stopped):
-        _leave_word(store, error)
     lost = None
     if world_size > 1 and _is_loss(error):
         # Before this process is counted: the one that keeps the store may go as soon as all are.
-        lost = _word_left(store) or TrainingError(_LOST_TEXT)
-    here = _first_to_fail(store, rank, world_size)
-    tell_here(lost or error, here)
+        lost = heard or word_left(store) or TrainingError(_LOST_TEXT)
+    tell_here(lost or error, heard is None and _is_first_to_part(store))
+    if isinstance(error, Stopped):
+        # After it was counted: whoever hears of it must not be the first.
+        leave_word(store, error)
+    _keep_store(store, rank, world_size)
     # Of several processes none takes the group apart: that would wait for the others, which may never come.
     if world_size == 1:
         if dist.is_initialized():
@@ -62,28 +65,18 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
-def _leave_word(store: dist.Store, error: Stopped) -> None:
-    """Let those who will miss this process know that it was told to stop."""
-    with suppress(dist.DistError):  # the store is gone, and the others with it
-        store.set("stopped", json.dumps([str(error), error.exit_code]))
-
-
-def _word_left(store: dist.Store) -> Stopped | None:
+def _is_first_to_part(store: dist.Store) -> bool:
     try:
-        return Stopped(*json.loads(store.get("stopped"))) if store.check(["stopped"]) else None
-    except dist.DistError:
-        return None
-
-
-def _first_to_fail(store: dist.Store, rank: int, world_size: int) -> bool:
-    """Whether this is the first of the processes that asks."""
-    try:
-        first = store.add("first_to_fail", 1) == 1
-        # Without torchrun, which keeps the store itself, it goes with the first process: that lets the others ask.
-        keeps_it = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        until = time.monotonic() + _LAST_QUESTIONS_S
-        while keeps_it and store.add("first_to_fail", 0) < world_size and time.monotonic() < until:
-            time.sleep(0.05)
+        return store.add(COUNT, 1) == 1
     except dist.DistError:
         return True  # the store went with a process that said nothing
-    return first
+
+
+def _keep_store(store: dist.Store, rank: int, world_size: int) -> None:
+    """Without torchrun, which keeps the store itself, it goes with the first process: that lets the others ask."""
+    if rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return
+    until = time.monotonic() + _LAST_QUESTIONS_S
+    with suppress(dist.DistError):  # whoever keeps it has gone
+        while store.add(COUNT, 0) < world_size and time.monotonic() < until:
+            time.sleep(0.05)

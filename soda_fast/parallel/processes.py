@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -12,10 +12,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from soda_fast.parallel.meeting import meet
+from soda_fast.errors import Stopped, TrainingError
+from soda_fast.parallel.meeting import Meeting
 from soda_fast.parallel.parting import part, portable
+from soda_fast.parallel.word import Listener
 
 T = TypeVar("T")
+_LAST_MEETING = timedelta(seconds=10)
+"""How long a process that was told to stop waits for the others, to say so."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     Raises:
         ValueError: more processes on this machine than GPUs.
         TrainingError: another process was lost.
-        Stopped: another process was, by a signal.
+        Stopped: this process or another one was, by a signal.
     """
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -127,13 +131,34 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     # Twice the limit: `Watchdog`, which knows who is missing, should speak first.
     timeout = timedelta(minutes=2 * timeout_minutes)
-    store: dist.Store = dist.HashStore()
-    if "RANK" in os.environ:
-        store = meet(next(dist.rendezvous("env://", timeout=timeout))[0], rank, world_size, timeout.total_seconds())
+    store = _meet(rank, world_size, timeout)
+    listener = Listener(store if world_size > 1 else None)
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
-        part(store, rank, world_size, error)
+        part(store, rank, world_size, error, listener.close())
         raise
+    listener.close()
     dist.destroy_process_group()
+
+
+def excuse(error: Stopped) -> None:
+    """Tell the others, who wait to meet this process, that it was told to stop and does not come."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1:
+        with suppress(TrainingError):
+            part(Meeting(rank, world_size, _LAST_MEETING).store(), rank, world_size, error)
+
+
+def _meet(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """The store of all processes; told to stop on the way, this one still meets the others who come in time."""
+    if "RANK" not in os.environ:
+        return dist.HashStore()
+    meeting = Meeting(rank, world_size, timeout)
+    try:
+        return meeting.store()
+    except Stopped as error:
+        with suppress(TrainingError, TimeoutError):
+            part(meeting.store(_LAST_MEETING.total_seconds()), rank, world_size, error)
+        raise

@@ -29,17 +29,26 @@ _NAME = re.compile(r"images-\d{12}")  # a copy that somebody made beside it is n
 
 
 class _FileEntry(BaseModel):
-    """As `fingerprint` gives it."""
+    """As `fingerprint` gives it: of a file beside the manifest."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[^/]+$")
     bytes: NonNegativeInt
     sha256: str
 
 
+class _Images(BaseModel):
+    """Which images a run was trained on."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    count: PositiveInt
+    sha256: str
+
+
 class _Manifest(BaseModel):
-    """What every manifest holds."""
+    """What every manifest holds, and may hold."""
 
     model_config = ConfigDict(strict=True)
 
@@ -49,6 +58,8 @@ class _Manifest(BaseModel):
     steps: NonNegativeInt
     skipped_steps: NonNegativeInt
     processes: PositiveInt
+    images: _Images | None = None
+    config: dict[str, Any] | None = None
     files: list[_FileEntry] = Field(min_length=1)
     manifest_sha256: str
 
@@ -77,6 +88,21 @@ def latest(root: Path) -> tuple[Path | None, list[str]]:
             return path, complaints
         complaints.append(f"checkpoint {path} is damaged ({damage}) and is passed over")
     return None, complaints
+
+
+def newest_manifest(root: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint whose manifest is what was written, and that; None and nothing if there is none.
+
+    The other files are not checked, which takes seconds.
+    """
+    for path in reversed(checkpoints(root)):
+        try:
+            manifest = read_manifest(path)
+            _check_manifest(path, manifest)
+        except (OSError, ValueError, RecursionError):
+            continue  # told of by `latest`
+        return path, manifest
+    return None, {}
 
 
 def find_damage(path: Path) -> str | None:

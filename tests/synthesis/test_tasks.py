@@ -78,6 +78,11 @@ def test_the_title_says_eta_where_there_is_one(studio: Studio) -> None:
         assert said in _title("mix", with_sampling(studio.config, {"eta": eta, "solver": "ddim"}), 5)
 
 
+def test_the_title_says_which_average(studio: Studio) -> None:
+    assert "5 images seen, EMA length 0.07, d" in _title("mix", studio.config, 5, 0.07)
+    assert "5 images seen, d" in _title("mix", studio.config, 5)
+
+
 def test_names_and_tasks_agree() -> None:
     assert list(TASKS) == list(TASK_NAMES)
 

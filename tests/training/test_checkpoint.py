@@ -15,7 +15,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from spawn import run_in_processes
 from torch.distributed.checkpoint import filesystem
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, TensorStorageMetadata
 from torch.distributed.checkpoint.staging import DefaultStager
 from training.tiny import BATCH, make_trainer, run_tiny, tiny_tree
 
@@ -183,8 +183,10 @@ class Bomb:
 
 @pytest.mark.parametrize("where", [".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("repaired_checksum", [False, True])
-def test_loading_runs_nothing(tmp_path: Path, where: str, repaired_checksum: bool) -> None:
-    """Whether or not the attacker has made the checksums fit."""
+def test_loading_runs_nothing(
+    tmp_path: Path, where: str, repaired_checksum: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether or not the attacker has made the checksums fit. Nor does a message say how to run it."""
     run = tmp_path / "run"
     run_tiny(tiny_tree(run, 2))
     (path,) = checkpoints(run / "checkpoints")
@@ -215,6 +217,7 @@ def test_loading_runs_nothing(tmp_path: Path, where: str, repaired_checksum: boo
     config.write_text(str(tiny_tree(run, 4)))
     assert main(["train", str(config)]) == 2
     assert not witness.exists()
+    assert "weights_only" not in capsys.readouterr().err
 
 
 def test_the_bombs_are_live(tmp_path: Path) -> None:
@@ -239,6 +242,21 @@ def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(ValueError, match=f"{name} is absent"):
         read_tensors(path, "", {name: torch.empty(3)})
+
+
+def test_a_tensor_of_which_nothing_is_kept_is_refused(tmp_path: Path) -> None:
+    """torch leaves it as it was, and says nothing."""
+    run = tmp_path / "run"
+    run_tiny(tiny_tree(run, 1))
+    (path,) = checkpoints(run / "checkpoints")
+    metadata = SafeReader(path).read_metadata()
+    name = "model.encoder.fc.weight"
+    entry = metadata.state_dict_metadata[name]
+    assert isinstance(entry, TensorStorageMetadata)
+    entry.chunks.clear()
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(ValueError, match=rf"it holds 0 of the \d+ numbers of {name}; remove it"):
+        read_tensors(path, "", {name: torch.empty(entry.size)})
 
 
 def test_a_modules_attribute_is_not_a_way_out(tmp_path: Path) -> None:
@@ -294,6 +312,8 @@ RESEALED = {
     "is of 25 images": lambda manifest: manifest.update(images_seen=25),
     "files: List should have at least 1 item": lambda manifest: manifest.update(files=[]),
     "names no .metadata": lambda manifest: manifest["files"].pop(),
+    "files.0.name: String should match": lambda manifest: manifest["files"][0].update(name="/dev/zero"),
+    "images: Input should be": lambda manifest: manifest.update(images=[1437]),
 }
 
 

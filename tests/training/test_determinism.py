@@ -1,6 +1,8 @@
 """train.deterministic: switches that a training turns, and turns back."""
 
+import importlib
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -15,6 +17,7 @@ from soda_fast import replay, train
 from soda_fast.config import config_from_tree
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.determinism import kernel_choice
+from soda_fast.training.trainer import Trainer
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -94,3 +97,21 @@ def test_a_deterministic_training_reads_no_memory_that_it_has_not_written(
     monkeypatch.setattr(type(memory), "fill_uninitialized_memory", property(lambda _: True, lambda *_: None))
     run_tiny(tiny_tree(tmp_path / "filled", 2, deterministic=True))
     assert weights_hash(tmp_path / "plain") == weights_hash(tmp_path / "filled")
+
+
+@pytest.mark.parametrize("name", ["train_step", "memory"])
+def test_the_benchmarks_run_the_kernels_of_training(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They measure no other step than the one that trains."""
+    found = []
+
+    def step(trainer: Trainer, parts: object) -> None:
+        found.append((torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark))
+        make_step(trainer, parts)  # type: ignore[arg-type]
+
+    make_step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", step)
+    config = tmp_path / "config.yaml"
+    config.write_text(str(tiny_tree(tmp_path / "run", 2, deterministic=True)))
+    monkeypatch.setattr(sys, "argv", [name, "--config", str(config)])
+    assert importlib.import_module(f"benchmarks.{name}").main() == 0
+    assert found[0] == (2, False), "before memory is also predicted, with fake tensors"

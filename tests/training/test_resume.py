@@ -150,6 +150,20 @@ def test_without_config_yaml_the_checkpoint_says_what_was_trained(whole_run: Pat
     assert (run / "config.yaml").is_file()
 
 
+def test_an_edited_config_yaml_is_another_configuration(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint says what was trained; what is edited, and given to train, does not."""
+    shutil.copytree(whole_run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    good = config.read_text().replace(str(whole_run), str(tmp_path / "run"))
+    config.write_text(good.replace("encoder_lr: 0.0008", "encoder_lr: 0.1"))
+    assert main(["train", str(config), f"train.images={9 * BATCH}"]) == 2
+    assert "train.encoder_lr = 0.0008, not 0.1" in capsys.readouterr().err
+    run_tiny(tiny_tree(tmp_path / "run", 9))
+    assert load_config(config).train.encoder_lr == 0.0008
+
+
 def train_on(processes: int, path: Path, steps: int, parallel: dict[str, Any] | None = None, **model: float) -> None:
     tree = tiny_tree(path, steps)
     tree["model"]["decoder"] |= model

@@ -173,11 +173,12 @@ def test_a_signal_while_the_model_compiles(tmp_path: Path) -> None:
     assert_stopped_before_the_first_step(tree, [process], signal.SIGTERM)
 
 
-def test_a_signal_at_one_process_before_the_first_step_stops_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_signal_at_one_process_before_the_first_step_stops_all(tmp_path: Path, who: int) -> None:
     tree = tiny_tree(tmp_path / "run", LONG)
     processes = forked.train_together(tree, 2)
-    wait_until((tmp_path / "run" / ".lock").exists, processes[1])
-    os.kill(processes[1].pid, signal.SIGTERM)  # type: ignore[arg-type]
+    wait_until((tmp_path / "run" / ".lock").exists, processes[1 - who])
+    os.kill(processes[who].pid, signal.SIGTERM)  # type: ignore[arg-type]
     assert_stopped_before_the_first_step(tree, processes, signal.SIGTERM)
 
 

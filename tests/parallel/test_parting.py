@@ -1,0 +1,126 @@
+"""Processes started by hand, so that the store goes with the first: when one is told to stop, all leave as it does."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.multiprocessing as mp
+from spawn import run_in_processes
+from training.tiny import tiny_tree
+
+from soda_fast.config import config_from_tree
+from soda_fast.errors import Stopped, TrainingError, is_told_here
+from soda_fast.parallel import start_processes, word
+from soda_fast.train import train
+from soda_fast.training.signals import StopRequest
+
+SOON_S = 0.3
+
+
+def how_it_ends(action: Any) -> tuple[str, int, bool]:
+    """The text and code of the Stopped that an action ends with, and whether this process tells of it."""
+    try:
+        with StopRequest() as stop:
+            action(stop)
+    except Stopped as error:
+        return str(error), error.exit_code, is_told_here(error)
+    raise AssertionError("it was not stopped")
+
+
+def assert_all_stopped(ends: list[tuple[str, int, bool]], code: int = 75) -> None:
+    assert {(text, exit_code) for text, exit_code, _ in ends} == {(ends[0][0], code)}
+    assert ends[0][0].startswith("stopped by SIGTERM before the first step")
+    assert [told for *_, told in ends].count(True) == 1
+
+
+def signal_soon() -> None:
+    threading.Timer(SOON_S, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
+def stop_between_collectives(who: int) -> tuple[str, int, bool]:
+    def work(stop: StopRequest) -> None:
+        with start_processes("cpu") as processes:
+            processes.barrier()
+            if processes.rank == who:
+                signal_soon()
+                time.sleep(60)
+            processes.barrier()
+
+    return how_it_ends(work)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_between_collectives(who: int) -> None:
+    assert_all_stopped(run_in_processes(stop_between_collectives, 3, who))
+
+
+def stop_while_the_others_are_late(who: int) -> tuple[str, int, bool]:
+    def work(stop: StopRequest) -> None:
+        if int(os.environ["RANK"]) == who:
+            signal_soon()
+        else:
+            time.sleep(4 * SOON_S)
+        with start_processes("cpu") as processes:
+            processes.barrier()
+
+    word._PATIENCE_S = 0.5
+    return how_it_ends(work)
+
+
+def test_while_the_others_are_late() -> None:
+    assert_all_stopped(run_in_processes(stop_while_the_others_are_late, 2, 0))
+
+
+def ended_by_the_word(function: Any, *arguments: Any) -> int:
+    """Which process ended without having noticed."""
+    with pytest.raises(mp.ProcessExitedException) as ended:
+        run_in_processes(function, 2, *arguments)
+    assert ended.value.exit_code == 75
+    return ended.value.error_index
+
+
+def test_while_the_first_is_late() -> None:
+    """It waits in PyTorch for the other's address."""
+    assert ended_by_the_word(stop_while_the_others_are_late, 1) == 0
+
+
+def stop_while_the_data_open(who: int, folder: Path) -> tuple[str, int, bool]:
+    def opening(*_: object) -> None:
+        signal_soon()
+        time.sleep(60)
+
+    if int(os.environ["RANK"]) == who:
+        train.__globals__["load_dataset"] = opening
+    word._PATIENCE_S = 1.0
+    return how_it_ends(lambda stop: train(config_from_tree(tiny_tree(folder, 2)), stop=stop))
+
+
+def test_while_the_data_open(tmp_path: Path) -> None:
+    assert_all_stopped(run_in_processes(stop_while_the_data_open, 2, 0, tmp_path))
+
+
+def wait_where_nothing_fails() -> None:
+    word._PATIENCE_S = 0.5
+    with suppress(Stopped), start_processes("cpu") as processes:
+        processes.barrier()
+        if processes.rank == 0:
+            raise Stopped("stopped by SIGTERM", 75)
+        time.sleep(60)
+
+
+def test_who_does_not_notice_ends_by_the_word() -> None:
+    assert ended_by_the_word(wait_where_nothing_fails) == 1
+
+
+def test_who_never_comes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found_nobody = "the processes of the run did not find each other"
+    with pytest.raises(TrainingError, match=found_nobody), start_processes("cpu", timeout_minutes=1 / 60):
+        pass
