@@ -1,4 +1,4 @@
-"""Changes of the levels of images on a CPU, in C where there is a compiler."""
+"""The levels of images on a CPU, resized and changed in C where there is a compiler."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_kernels import CHANGES, change_images
+from soda_kernels import CHANGES, change_images, resize_boxes
 
 NUMBERS = 6  # most numbers of a change
 
@@ -29,3 +29,20 @@ def change(images: Tensor, changes: NDArray[np.int32], numbers: NDArray[np.float
         False, and nothing is done, where there is no compiler.
     """
     return change_images(images, torch.from_numpy(changes), torch.from_numpy(numbers))
+
+
+def resize(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> Tensor | None:
+    """Boxes cut out, resized to squares, mirrored, as `soda_kernels.resize_boxes` says.
+
+    Args:
+        images: (N, H, W, 3) uint8, contiguous, on the CPU.
+        boxes: (N, 5) int64: top, left, height, width, mirrored.
+        first: (L + 1, S) int64.
+        weights: (L + 1, S, K) int32.
+
+    Returns:
+        (N, S, S, 3) uint8; None where there is no compiler.
+    """
+    size = first.shape[1]
+    views = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    return views if resize_boxes(views, images, boxes, first, weights) else None

@@ -3,5 +3,6 @@
 from soda_kernels.cpu.normal import counter_normal
 from soda_kernels.cpu.pixels import CHANGES, change_images
 from soda_kernels.cpu.planes import fill_planes
+from soda_kernels.cpu.resize import resize_boxes
 
-__all__ = ["CHANGES", "change_images", "counter_normal", "fill_planes"]
+__all__ = ["CHANGES", "change_images", "counter_normal", "fill_planes", "resize_boxes"]

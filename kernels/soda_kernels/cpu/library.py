@@ -15,7 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # No contraction: a fused multiplication and addition rounds once, where PyTorch rounds twice.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared")
-_LIMIT_S = 60
+_LIMIT_S = 120
 
 
 @functools.cache
@@ -32,6 +32,7 @@ def library() -> ctypes.CDLL | None:
     found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
     found.join_pairs.argtypes, found.join_pairs.restype = (*[pointer] * 4, size), None
     found.fill_planes.argtypes, found.fill_planes.restype = (*[pointer] * 3, size, size), None
+    found.resize_boxes.argtypes, found.resize_boxes.restype = (*[pointer] * 6, *[size] * 5), None
     found.change_images.argtypes, found.change_images.restype = (*[pointer] * 4, size, size), None
     return found
 
