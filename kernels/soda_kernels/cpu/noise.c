@@ -1,4 +1,5 @@
-/* Counter-based normal numbers. Logarithms, roots, sines and cosines stay PyTorch's. */
+/* Counter-based normal numbers. Logarithms, roots, sines and cosines stay PyTorch's (whose roots are not
+   always the nearest number). */
 
 #include "cpu.h"
 
