@@ -89,36 +89,40 @@ PART void look_levels_up(uint8_t *image, uint8_t tables[3][256], int64_t pixels)
             image[3 * pixel + channel] = tables[channel][image[3 * pixel + channel]];
 }
 
+PART void widen_ranges(uint8_t *restrict low, uint8_t *restrict high, const uint8_t *restrict levels, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        low[i] = levels[i] < low[i] ? levels[i] : low[i];
+        high[i] = levels[i] > high[i] ? levels[i] : high[i];
+    }
+}
+
+/* The darkest and the brightest level of each channel, in low[0..2] and high[0..2]. */
+enum { LANES = 48 }; /* of pixels side by side: a processor compares many levels at once */
+PART void find_ranges(uint8_t low[LANES], uint8_t high[LANES], const uint8_t *image, int64_t bytes)
+{
+    int64_t done = 0;
+    memset(low, 255, LANES);
+    memset(high, 0, LANES);
+    for (; done + LANES <= bytes; done += LANES)
+        widen_ranges(low, high, image + done, LANES);
+    widen_ranges(low, high, image + done, bytes - done);
+    for (int64_t lane = 3; lane < LANES; lane++) {
+        low[lane % 3] = low[lane] < low[lane % 3] ? low[lane] : low[lane % 3];
+        high[lane % 3] = high[lane] > high[lane % 3] ? high[lane] : high[lane % 3];
+    }
+}
+
 /* Each channel stretched to 0..255, in float64 as Pillow does it in Python. */
 PART void auto_contrast(uint8_t *image, int64_t pixels)
 {
-    enum { LANES = 48 }; /* of pixels side by side, so that a processor compares many levels at once */
     uint8_t low[LANES], high[LANES], tables[3][256];
-    memset(low, 255, sizeof low);
-    memset(high, 0, sizeof high);
-    for (int64_t first = 0; first < 3 * pixels; first += LANES) {
-        const int64_t left = 3 * pixels - first;
-        /* The last lanes go back by whole pixels; a small image has but a few. */
-        const uint8_t *some = image + (left < LANES && 3 * pixels >= LANES ? 3 * pixels - LANES : first);
-        for (int64_t lane = 0; lane < (3 * pixels < LANES ? 3 * pixels : LANES); lane++) {
-            low[lane] = some[lane] < low[lane] ? some[lane] : low[lane];
-            high[lane] = some[lane] > high[lane] ? some[lane] : high[lane];
-        }
-    }
+    find_ranges(low, high, image, 3 * pixels);
     for (int64_t channel = 0; channel < 3; channel++) {
-        for (int64_t lane = channel; lane < LANES; lane += 3) {
-            low[channel] = low[lane] < low[channel] ? low[lane] : low[channel];
-            high[channel] = high[lane] > high[channel] ? high[lane] : high[channel];
-        }
-        if (high[channel] <= low[channel]) {
-            for (int32_t level = 0; level < 256; level++)
-                tables[channel][level] = (uint8_t)level;
-            continue;
-        }
-        const double scale = 255.0 / (double)(high[channel] - low[channel]), shift = -(double)low[channel] * scale;
+        const double darkest = low[channel], span = high[channel] - darkest;
+        const double scale = span > 0.0 ? 255.0 / span : 1.0, shift = span > 0.0 ? -darkest * scale : 0.0;
         for (int32_t level = 0; level < 256; level++) {
-            const double stretched = level * scale + shift;
-            const double positive = stretched < 0.0 ? 0.0 : stretched;
+            const double stretched = level * scale + shift, positive = stretched < 0.0 ? 0.0 : stretched;
             tables[channel][level] = (uint8_t)(int32_t)(positive > 255.0 ? 255.0 : positive);
         }
     }
