@@ -1,14 +1,17 @@
 """Fused kernels of soda_fast. Knows torch and triton alone."""
 
 from soda_kernels.counter_bits import counter_bits
-from soda_kernels.cpu import counter_normal, fill_planes
+from soda_kernels.cpu import CHANGES, change_images, counter_normal, fill_planes, resize_boxes
 from soda_kernels.group_norm_modulate import group_norm_modulate, join_norm_modulate, why_not_triton
 
 __all__ = [
+    "CHANGES",
+    "change_images",
     "counter_bits",
     "counter_normal",
     "fill_planes",
     "group_norm_modulate",
     "join_norm_modulate",
+    "resize_boxes",
     "why_not_triton",
 ]

@@ -93,7 +93,7 @@ class DataConfig:
     """Folder that holds the data set, or its store as `soda-fast prepare` made it, which then is what is read (unused
     by digits, which come with scikit-learn)."""
     backend: Literal["auto", "dali", "batched", "torchvision"] = "auto"
-    """What decodes and augments. batched: plain tensor operations on whole batches of resident images. auto: on a GPU
+    """What decodes and augments. batched: resident images, by tensor operations on whole batches, on a CPU in C. auto:
     batched where the images are resident; else DALI where it is installed, else torchvision."""
     source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""

@@ -1,7 +1,8 @@
 """Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
 
 On a GPU that is a fixed number of kernels for a batch, whatever its size, where DALI sets up every sample by itself.
-Nothing here waits for the device.
+Nothing here waits for the device. On a CPU threads share the rows of a batch, and compiled code goes through them image
+by image where there is a compiler (`soda_fast/pixels.py`).
 
 Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
 height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.data.image_set import ArrayImages
-from soda_fast.data.operate import operate
+from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
+from soda_fast.pixels import resize as resize_compiled
+
+_CACHED_BYTES = 1 << 19  # of images that a CPU's thread works on at once
 
 
 class BatchedExecutor:
@@ -37,21 +41,31 @@ class BatchedExecutor:
     def __init__(
         self, images: ArrayImages, sizes: Sequence[int], device: torch.device, threads: int, on_device: bool
     ) -> None:
-        self._images, self._device = images, device
+        self._images, self._device, self._sizes = images, device, tuple(sizes)
         self._resizes = [Resize(images.pixels.shape[1], images.pixels.shape[2], size, device) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
-        self._threads = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
+        self._threads = RowThreads(threads, "soda-fast-views") if device.type == "cpu" else None
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         """As ViewExecutor."""
+        if self._threads is None:
+            return self._make(indices, plans)
+        views = [torch.empty(len(plan), size, size, 3, dtype=torch.uint8) for plan, size in zip(plans, self._sizes)]
+
+        def work(rows: slice) -> None:
+            for view, made in zip(views, self._make(indices[..., rows], [plan.rows(rows) for plan in plans])):
+                view[rows] = made
+
+        most = _CACHED_BYTES // max(self._images.pixels[0].nbytes, *(view[0].numel() for view in views))
+        self._threads.for_rows(work, indices.shape[-1], max(1, most))
+        return views
+
+    def _make(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         taken = [self._take(indices)] * len(plans) if indices.ndim == 1 else [self._take(row) for row in indices]
-        views = [
-            resize(images, plan, self._threads)
+        return [
+            apply_operations(resize(images, plan), plan)
             for resize, images, plan in zip(self._resizes, taken, plans, strict=True)
         ]
-        for view, plan in zip(views, plans, strict=True):
-            operate(view, plan, self._threads)
-        return views
 
     def _take(self, indices: NDArray[np.int64]) -> Tensor:
         if self._resident is None:
@@ -77,24 +91,23 @@ class Resize:
     def __init__(self, height: int, width: int, size: int, device: torch.device) -> None:
         weights = resize_weights(max(height, width), size)
         self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
-        self._size = size
+        # So that the numbers between, which take four times the room and more, stay in a core's cache.
+        self._cached_rows = max(1, _CACHED_BYTES // 4 // (height * width * 3))
 
-    def __call__(self, images: Tensor, plan: ViewPlan, threads: RowThreads | None) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8. threads: that share the rows on a CPU."""
-        numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)))
+    def __call__(self, images: Tensor, plan: ViewPlan) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8."""
+        numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)), axis=1)
         boxes = to_device(numbers, images.device)
-        if threads is None:
+        if images.device.type != "cpu":
             return self._make(images, boxes)
-        views = torch.empty(len(images), self._size, self._size, 3, dtype=torch.uint8)
-
-        def work(rows: slice) -> None:
-            views[rows] = self._make(images[rows], boxes[:, rows])
-
-        threads.for_rows(work, len(images), most=max(1, _CACHED_VALUES // images[0].numel()))
+        views = resize_compiled(images, boxes, self._first, self._weights)
+        if views is None:
+            parts = zip(images.split(self._cached_rows), boxes.split(self._cached_rows), strict=True)
+            views = torch.cat([self._make(*part) for part in parts])
         return views
 
     def _make(self, images: Tensor, boxes: Tensor) -> Tensor:
-        top, left, height, width, flip = boxes
+        top, left, height, width, flip = boxes.T
         columns, column_weights = left[:, None] + self._first[width], self._weights[width]
         mirrored = flip.bool()[:, None]
         columns = torch.where(mirrored, columns.flip(1), columns)
@@ -102,9 +115,6 @@ class Resize:
         rows, row_weights = top[:, None] + self._first[height], self._weights[height]
         wide = _weighted_sum(images, 2, columns[:, None, :, None], column_weights[:, None, :, None])
         return _weighted_sum(wide, 1, rows[:, :, None, None], row_weights[:, :, None, None])
-
-
-_CACHED_VALUES = 1 << 17  # of images resized at once on a CPU
 
 
 def _weighted_sum(images: Tensor, dim: int, first: Tensor, weights: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def make_executor(
         ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory.
     """
     threads = data.threads or default_threads()
-    backend = resolve_backend(data.backend, isinstance(images, ArrayImages), device)
+    backend = resolve_backend(data.backend, isinstance(images, ArrayImages))
     if backend == "batched":
         from soda_fast.data.batched import BatchedExecutor
 
@@ -78,7 +78,7 @@ def make_executor(
     return TorchvisionExecutor(images, sizes, device, threads)
 
 
-def resolve_backend(backend: Backend | Literal["auto"], decoded: bool, device: torch.device) -> Backend:
+def resolve_backend(backend: Backend | Literal["auto"], decoded: bool) -> Backend:
     """What `auto` means on this machine, for images that are decoded in memory or not.
 
     Raises:
@@ -89,7 +89,7 @@ def resolve_backend(backend: Backend | Literal["auto"], decoded: bool, device: t
             "data.backend is batched, but these images are not decoded in memory: they differ in size, or take more "
             "than data.resident_mib; raise data.resident_mib, or set data.backend=auto"
         )
-    if backend == "batched" or (backend == "auto" and decoded and device.type == "cuda"):
+    if backend == "batched" or (backend == "auto" and decoded):
         return "batched"
     if backend == "torchvision":
         return "torchvision"

@@ -2,7 +2,8 @@
 
 (Blur alone may differ by one grey level, where two sums of floats round apart.) The plan is known beforehand, so the
 samples of a batch are sorted by operation: a handful of tensor operations for each group, no conditionals, no wait for
-the device. Arithmetic is Pillow's: integers, or float32 cut towards zero.
+the device. Arithmetic is Pillow's: integers, or float32 cut towards zero. On a CPU with a C compiler most of them are
+done image by image instead (`compiled_operations.py`), to the same levels.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
-from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, inverse_affine
+from soda_fast.data.compiled_operations import apply_compiled
+from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, fixed_point_affine
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
 
@@ -34,7 +36,8 @@ def apply_operations(images: Tensor, plan: ViewPlan) -> Tensor:
         `images`.
     """
     for operations, strengths in zip(plan.operations.T, plan.strengths.T, strict=True):
-        _apply_step(images, operations, strengths, plan.blur_kernel)
+        left = apply_compiled(images, operations, strengths) if images.device.type == "cpu" else operations
+        _apply_step(images, left, strengths, plan.blur_kernel)
     return images
 
 
@@ -65,13 +68,7 @@ def _apply_step(images: Tensor, operations: NDArray[np.int64], strengths: NDArra
 def _matrices(operations: NDArray[np.int64], strengths: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """(N, 6): the maps of geometric operations in 16.16 fixed point."""
     pairs = zip(operations.tolist(), strengths.tolist(), strict=True)
-    return np.array([_fixed_point(inverse_affine(NAMES[name], strength, size)) for name, strength in pairs])
-
-
-def _fixed_point(matrix: tuple[float, ...]) -> list[int]:
-    a, b, c, d, e, f = matrix
-    # Offsets are taken at the centre of the first pixel.
-    return [int(np.floor(v * 65536.0 + 0.5)) for v in (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)]
+    return np.array([fixed_point_affine(NAMES[name], strength, size) for name, strength in pairs])
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import torch
-
 from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, run_length_images
 from soda_fast.data.executor import resolve_backend
 from soda_fast.doctor.findings import Finding
@@ -63,7 +61,7 @@ def _gpus(config: Config, hardware: Hardware) -> Iterator[Finding]:
 def _images(config: Config, hardware: Hardware, decoded: bool) -> Finding:
     processes = max(hardware.gpus, 1)
     try:
-        backend = resolve_backend(config.data.backend, decoded, torch.device("cuda" if hardware.on_gpu else "cpu"))
+        backend = resolve_backend(config.data.backend, decoded)
     except ValueError as error:
         return Finding("wrong", "images", str(error))
     threads = config.data.threads or max(1, int(hardware.cores) // processes)
@@ -74,7 +72,12 @@ def _images(config: Config, hardware: Hardware, decoded: bool) -> Finding:
         remedy = f"{hardware.cores / processes:g} cores for each GPU may be too few: watch data_wait_share"
         return Finding("slow", "images", text, remedy)
     if not hardware.on_gpu and not hardware.c:
-        return Finding("slow", "images", text, "without a C compiler noise is drawn by NumPy: install gcc")
+        return Finding(
+            "slow",
+            "images",
+            text,
+            "without a C compiler NumPy and PyTorch make views and noise, several times slower: install gcc",
+        )
     return Finding("ok", "images", text)
 
 

@@ -17,6 +17,7 @@ from soda_fast.data.batched import Resize
 from soda_fast.data.executor import make_executor
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.data.views import ViewPlan, plan
+from soda_fast.pixels import resize as resize_compiled
 from tests.data.pictures import array_set
 
 CPU = torch.device("cpu")
@@ -47,21 +48,49 @@ def test_resized_views_are_torchvisions_in_every_grey_level(name: str, size: int
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pixels", "resize"):
+        monkeypatch.setattr(f"soda_kernels.cpu.{module}.library", lambda: None)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 16, 33])
-def test_every_length_is_resized_as_pillow_does(size: int) -> None:
+def test_every_length_is_resized_as_pillow_does(size: int, compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways at once, from 1 to 61 pixels, in an image of another height."""
+    if not compiler:
+        without_compiler(monkeypatch)
     pixels = np.random.default_rng(0).integers(0, 256, (61, 40, 61, 3), dtype=np.uint8)
     lengths = np.arange(1, 62)
     zero, nothing = np.zeros(61, np.int64), np.zeros((61, 0))
     heights = np.minimum(lengths, 40)
     whole = ViewPlan(zero, zero, heights, lengths, lengths % 2 == 0, nothing.astype(np.int64), nothing)
-    made = Resize(40, 61, size, CPU)(torch.from_numpy(pixels), whole, None).numpy()
+    made = Resize(40, 61, size, CPU)(torch.from_numpy(pixels), whole).numpy()
     for row, (height, width) in enumerate(zip(heights, lengths, strict=True)):
         # In two steps: whether Pillow begins with the rows or the columns depends on its version.
         box = Image.fromarray(pixels[row, :height, :width]).resize((size, height), Image.Resampling.BILINEAR)
         box = box.resize((size, size), Image.Resampling.BILINEAR)
         expected = np.asarray(box)[:, ::-1] if width % 2 == 0 else np.asarray(box)
         np.testing.assert_array_equal(made[row], expected, err_msg=f"{height}x{width}")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (23, 2), (31, 31), (64, 64), (130, 70)])
+@pytest.mark.parametrize("size", [1, 2, 22, 64, 65])
+def test_c_resizes_as_tensors_do(shape: tuple[int, int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any box, of noise, black and white; results that end within a processor's vector."""
+    generator, count = np.random.default_rng(size), 40
+    pixels = generator.integers(0, 256, (count, *shape, 3), dtype=np.uint8)
+    pixels[0], pixels[1], pixels[2, ::2] = 0, 255, 255
+    sides = np.stack([generator.integers(1, side + 1, count) for side in shape])
+    corners = np.floor(generator.random((2, count)) * (np.array(shape)[:, None] - sides + 1)).astype(np.int64)
+    planned = ViewPlan(
+        *corners, *sides, generator.random(count) < 0.5, np.zeros((count, 0), np.int64), np.zeros((count, 0))
+    )
+    resize, images = Resize(*shape, size, CPU), torch.from_numpy(pixels)
+    boxes = torch.from_numpy(np.stack((*corners, *sides, planned.flip.astype(np.int64)), axis=1))
+    assert resize_compiled(images, boxes, resize._first, resize._weights) is not None, "this machine has a C compiler"
+    compiled = resize(images, planned)
+    without_compiler(monkeypatch)
+    assert torch.equal(compiled, resize(images, planned))
 
 
 def test_two_whole_views_are_torchvisions_whatever_the_threads() -> None:

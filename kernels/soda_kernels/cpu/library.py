@@ -12,16 +12,16 @@ import tempfile
 import warnings
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cpu.c")
+FOLDER = Path(__file__).parent
 # No contraction: a fused multiplication and addition rounds once, where PyTorch rounds twice.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared")
-_LIMIT_S = 60
+_LIMIT_S = 120
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions of cpu.c, during which other threads run; None, with a warning, where there is no compiler, or
-    what it makes cannot be kept."""
+    """The functions of this folder's C, during which other threads run; None, with a warning, where there is no
+    compiler, or what it makes cannot be kept."""
     try:
         found = ctypes.CDLL(str(_compiled(_compiler(), cache_folder())))
     # The last is of a user without a home.
@@ -32,6 +32,8 @@ def library() -> ctypes.CDLL | None:
     found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
     found.join_pairs.argtypes, found.join_pairs.restype = (*[pointer] * 4, size), None
     found.fill_planes.argtypes, found.fill_planes.restype = (*[pointer] * 3, size, size), None
+    found.resize_boxes.argtypes, found.resize_boxes.restype = (*[pointer] * 6, *[size] * 5), None
+    found.change_images.argtypes, found.change_images.restype = (*[pointer] * 4, size, size), None
     return found
 
 
@@ -50,13 +52,15 @@ def _compiler() -> list[str]:
 
 
 def _compiled(compiler: list[str], folder: Path) -> Path:
-    made_of = (SOURCE.read_bytes(), *(part.encode() for part in (*compiler, platform.machine(), *FLAGS)))
+    sources, headers = sorted(FOLDER.glob("*.c")), sorted(FOLDER.glob("*.h"))
+    contents = [path.read_bytes() for path in (*sources, *headers)]
+    made_of = (*contents, *(part.encode() for part in (*compiler, platform.machine(), *FLAGS)))
     path = folder / f"cpu-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             made = Path(beside) / path.name
-            command = [*compiler, *FLAGS, "-o", str(made), str(SOURCE)]
+            command = [*compiler, *FLAGS, "-o", str(made), *map(str, sources)]
             subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
             made.replace(path)
     return path

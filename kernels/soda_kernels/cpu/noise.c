@@ -1,18 +1,9 @@
-/* What a CPU does to every pixel of every batch, in C: Python's threads wait for one another between short operations,
-   and NumPy and PyTorch take their arrays through the cache once for each.
+/* Counter-based normal numbers. Logarithms, roots, sines and cosines stay PyTorch's (whose roots are not
+   always the nearest number). */
 
-   In float32 and step by step as they do it, without contraction, so that the numbers are the same to the last bit.
-   Logarithms, roots, sines and cosines stay PyTorch's. */
+#include "cpu.h"
 
-#include <stdint.h>
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
-
-static inline float unit(uint32_t word) { return ((float)word + 0.5f) * 0x1p-32f; }
+PART float unit(uint32_t word) { return ((float)word + 0.5f) * 0x1p-32f; }
 
 /* Philox4x32-10 (Salmon et al., SC 2011) at counter (block, stream, low and high half of the position).
 
@@ -58,14 +49,4 @@ void join_pairs(float *restrict normals, const float *restrict radii, const floa
         normals[4 * block + 2] = cosines[blocks + block] * radius1;
         normals[4 * block + 3] = sines[blocks + block] * radius1;
     }
-}
-
-/* images of (pixels, 3) levels to (3, pixels) numbers, from a table (3, 256). */
-void fill_planes(float *restrict planes, const uint8_t *restrict levels, const float *restrict table, int64_t images,
-                 int64_t pixels)
-{
-    for (int64_t image = 0; image < images; image++, planes += 3 * pixels, levels += 3 * pixels)
-        for (int64_t pixel = 0; pixel < pixels; pixel++)
-            for (int64_t channel = 0; channel < 3; channel++)
-                planes[channel * pixels + pixel] = table[256 * channel + levels[3 * pixel + channel]];
 }
