@@ -3,8 +3,10 @@
 from soda_kernels.counter_bits import counter_bits
 from soda_kernels.cpu import counter_normal, fill_planes
 from soda_kernels.group_norm_modulate import group_norm_modulate, join_norm_modulate, why_not_triton
+from soda_kernels.view_operations import change_views
 
 __all__ = [
+    "change_views",
     "counter_bits",
     "counter_normal",
     "fill_planes",

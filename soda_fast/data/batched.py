@@ -21,6 +21,7 @@ from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels
 
 
 class BatchedExecutor:
@@ -32,12 +33,19 @@ class BatchedExecutor:
         device: where the views end up and are made.
         threads: CPU threads.
         on_device: keep a copy of all images in the device's memory.
+        kernels: data.kernels.
     """
 
     def __init__(
-        self, images: ArrayImages, sizes: Sequence[int], device: torch.device, threads: int, on_device: bool
+        self,
+        images: ArrayImages,
+        sizes: Sequence[int],
+        device: torch.device,
+        threads: int,
+        on_device: bool,
+        kernels: Kernels = "auto",
     ) -> None:
-        self._images, self._device = images, device
+        self._images, self._device, self._kernels = images, device, kernels
         self._resizes = [Resize(images.pixels.shape[1], images.pixels.shape[2], size, device) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
         self._threads = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
@@ -50,7 +58,7 @@ class BatchedExecutor:
             for resize, images, plan in zip(self._resizes, taken, plans, strict=True)
         ]
         for view, plan in zip(views, plans, strict=True):
-            operate(view, plan, self._threads)
+            operate(view, plan, self._threads, self._kernels)
         return views
 
     def _take(self, indices: NDArray[np.int64]) -> Tensor:

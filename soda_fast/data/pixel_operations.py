@@ -6,7 +6,7 @@ the device. Arithmetic is Pillow's: integers, or float32 cut towards zero.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -15,26 +15,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
-from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, inverse_affine
+from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES
+from soda_fast.data.step_table import fixed_point_maps, step_table
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels, carry_out, takes
 
 _INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
 
 
-def apply_operations(images: Tensor, plan: ViewPlan) -> Tensor:
+def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") -> Tensor:
     """Carry out the operations of a plan.
 
     Args:
-        images: (N, S, S, 3) uint8 RGB; overwritten.
+        images: (N, S, S, 3) uint8 RGB, contiguous; overwritten.
         plan: of these N images.
+        kernels: data.kernels.
 
     Returns:
         `images`.
     """
-    for operations, strengths in zip(plan.operations.T, plan.strengths.T, strict=True):
-        _apply_step(images, operations, strengths, plan.blur_kernel)
+    blurs = (plan.operations == _BLUR).any(axis=0)
+    for some_blur, steps in groupby(range(len(blurs)), lambda step: blurs[step]):
+        which = list(steps)
+        operations, strengths = plan.operations[:, which], plan.strengths[:, which]
+        if takes(kernels, images) and not some_blur:
+            carry_out(images, to_device(step_table(operations, strengths, images.shape[1]), images.device))
+            continue
+        for column in range(len(which)):
+            _apply_step(images, operations[:, column], strengths[:, column], plan.blur_kernel)
     return images
 
 
@@ -52,7 +62,7 @@ def _apply_step(images: Tensor, operations: NDArray[np.int64], strengths: NDArra
     parts = [slice(start - bounds[1], end - bounds[1]) for start, end in pairwise(bounds[1:])]
     warped, blurred, *others = parts
     if warped.stop > warped.start:
-        matrices = _matrices(operations[rows[warped]], strengths[rows[warped]], images.shape[1])
+        matrices = fixed_point_maps(operations[rows[warped]], strengths[rows[warped]], images.shape[1])
         chosen[warped] = _warp(chosen[warped], to_device(matrices, images.device))
     if blurred.stop > blurred.start:
         chosen[blurred] = blur(chosen[blurred], strong[blurred], kernel)
@@ -60,18 +70,6 @@ def _apply_step(images: Tensor, operations: NDArray[np.int64], strengths: NDArra
         if part.stop > part.start:
             chosen[part] = change(chosen[part], strong[part])
     images[where] = chosen
-
-
-def _matrices(operations: NDArray[np.int64], strengths: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """(N, 6): the maps of geometric operations in 16.16 fixed point."""
-    pairs = zip(operations.tolist(), strengths.tolist(), strict=True)
-    return np.array([_fixed_point(inverse_affine(NAMES[name], strength, size)) for name, strength in pairs])
-
-
-def _fixed_point(matrix: tuple[float, ...]) -> list[int]:
-    a, b, c, d, e, f = matrix
-    # Offsets are taken at the centre of the first pixel.
-    return [int(np.floor(v * 65536.0 + 0.5)) for v in (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)]
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
@@ -176,3 +174,4 @@ _CHANGES: dict[str, Change] = {
 assert {NAMES[IDENTITY], "Blur", *GEOMETRIC, *_CHANGES} == set(NAMES), "every operation has an implementation"
 _GROUPS = {NAMES[IDENTITY]: 0, **dict.fromkeys(GEOMETRIC, 1), "Blur": 2, **{n: 3 + k for k, n in enumerate(_CHANGES)}}
 _GROUP_OF = np.array([_GROUPS[name] for name in NAMES])
+_BLUR = NAMES.index("Blur")
