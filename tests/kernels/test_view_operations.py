@@ -78,6 +78,12 @@ def test_every_size_and_hard_image(name: str, size: int) -> None:
     assert_equal(images, whole_plan(np.full(chosen.shape, NAMES.index(name)), chosen))
 
 
+def test_hue_of_every_257th_colour() -> None:
+    colours = np.stack(np.unravel_index(np.arange(0, 256**3, 257), (256,) * 3), axis=-1).astype(np.uint8)
+    images = colours[: 15 * 64 * 64].reshape(15, 64, 64, 3)
+    assert_equal(images, whole_plan(np.full((15, 1), NAMES.index("Hue")), np.linspace(-0.5, 0.5, 15)[:, None]))
+
+
 def test_all_levels_of_a_channel_beside_all_of_another() -> None:
     """Every operation on 64x64 pixels whose red and green are all pairs of every fourth level."""
     level = np.arange(0, 256, 4, dtype=np.uint8)
@@ -124,9 +130,7 @@ def test_a_kernel_that_does_not_compile_is_an_error_that_says_what_to_do(monkeyp
 
     monkeypatch.setattr(view_operations.kernel, "change_view", {(9,): fail})
     plan = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
-    with pytest.raises(
-        TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"
-    ):
+    with pytest.raises(TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"):
         assert_equal(hard_images(8), plan)
 
 

@@ -18,16 +18,22 @@ def _to_hsv(red, green, blue):
     value = tl.maximum(tl.maximum(red, green), blue)
     span = value - tl.minimum(tl.minimum(red, green), blue)
     chroma = tl.maximum(span, 1).to(tl.float32)
-    from_red = tl.div_rn((value - red).to(tl.float32), chroma)
-    from_green = tl.div_rn((value - green).to(tl.float32), chroma)
-    from_blue = tl.div_rn((value - blue).to(tl.float32), chroma)
-    green_hue = (2.0 + from_red.to(tl.float64) - from_blue).to(tl.float32)
-    blue_hue = (4.0 + from_green.to(tl.float64) - from_red).to(tl.float32)
-    hue = tl.where(red == value, from_blue - from_green, tl.where(green == value, green_hue, blue_hue))
+    # The two others, after the strongest on the circle and before it.
+    after = tl.where(red == value, green, tl.where(green == value, blue, red))
+    before = tl.where(red == value, blue, tl.where(green == value, red, green))
+    start = tl.where(red == value, 0.0, tl.where(green == value, 2.0, 4.0)).to(tl.float64)
+    from_after, from_before = _share(value - after, chroma), _share(value - before, chroma)
+    # Of red Pillow takes the difference in float32; in double, where it is exact, it rounds to the same.
+    hue = (start + from_before.to(tl.float64) - from_after.to(tl.float64)).to(tl.float32)
     turns = hue.to(tl.float64) / 6.0 + 1.0  # between 0 and 2
     hue = (turns - tl.floor(turns)).to(tl.float32)
     saturation = tl.div_rn(chroma, tl.maximum(value, 1).to(tl.float32))
     return tl.where(span > 0, _to_level(hue), 0), tl.where(span > 0, _to_level(saturation), 0), value
+
+
+@triton.jit
+def _share(levels, chroma):
+    return tl.div_rn(levels.to(tl.float32), chroma)
 
 
 @triton.jit
@@ -41,14 +47,14 @@ def _to_rgb(hue, saturation, value):
     floor = tl.floor(sixths)
     within = (sixths - floor).to(tl.float32)
     strong = (saturation.to(tl.float64) / 255.0).to(tl.float32)
-    # Pillow multiplies the second in float32, the third in double.
-    low = _darker(value, strong.to(tl.float64))
-    falling = _darker(value, (strong * within).to(tl.float64))
-    rising = _darker(value, strong.to(tl.float64) * (1.0 - within.to(tl.float64)))
     sector = floor.to(tl.int32) % 6
-    red = _choose(sector, value, falling, low, low, rising, value)
-    green = _choose(sector, rising, value, value, falling, low, low)
-    blue = _choose(sector, low, low, rising, value, value, falling)
+    # Odd sectors fall, even ones rise; Pillow multiplies in float32 for the former, in double for the latter.
+    rising = strong.to(tl.float64) * (1.0 - within.to(tl.float64))
+    middle = _darker(value, tl.where(sector % 2 == 1, (strong * within).to(tl.float64), rising))
+    low = _darker(value, strong.to(tl.float64))
+    red = _choose(sector, value, middle, low, low, middle, value)
+    green = _choose(sector, middle, value, value, middle, low, low)
+    blue = _choose(sector, low, low, middle, value, value, middle)
     return pack(red, green, blue)
 
 
