@@ -52,6 +52,6 @@ def change_views(views: Tensor, steps: Tensor) -> None:
 
 def options(size: int) -> dict[str, Any]:
     """Constants of the kernel and options of its compiler for views of this side."""
-    pixels = max(16, 1 << (size * size - 1).bit_length())
+    pixels = max(128, 1 << (size * size - 1).bit_length())  # at least four for each thread
     warps = min(16, max(1, pixels // 128))
     return {"SIZE": size, "PIXELS": pixels, "num_warps": warps, "num_stages": 1, "enable_fp_fusion": False}
