@@ -96,8 +96,8 @@ class DataConfig:
     """What decodes and augments. batched: plain tensor operations on whole batches of resident images. auto: on a GPU
     batched where the images are resident; else DALI where it is installed, else torchvision."""
     kernels: Literal["auto", "triton", "pytorch"] = "auto"
-    """How batched and dali operate on the pixels of views, if these have at most 64 pixels to a side. triton: in one
-    launch, on GPUs only. pytorch: in hundreds. auto: triton where it runs. The views are equal in every bit."""
+    """How batched resizes, and batched and dali do what follows to views of at most 64 pixels. triton: in one launch
+    each, on GPUs only. pytorch: in hundreds. auto: triton where it runs. The views are equal in every bit."""
     source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Dimension = 32

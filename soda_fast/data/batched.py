@@ -21,7 +21,7 @@ from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels
+from soda_fast.fused_views import Kernels, resize, resizes
 
 
 class BatchedExecutor:
@@ -46,7 +46,8 @@ class BatchedExecutor:
         kernels: Kernels = "auto",
     ) -> None:
         self._images, self._device, self._kernels = images, device, kernels
-        self._resizes = [Resize(images.pixels.shape[1], images.pixels.shape[2], size, device) for size in sizes]
+        height, width = images.pixels.shape[1:3]
+        self._resizes = [Resize(height, width, size, device, kernels) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
         self._threads = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
 
@@ -80,17 +81,20 @@ class Resize:
         height, width: of all images, in pixels.
         size: side of the views in pixels.
         device: where all this happens.
+        kernels: data.kernels.
     """
 
-    def __init__(self, height: int, width: int, size: int, device: torch.device) -> None:
+    def __init__(self, height: int, width: int, size: int, device: torch.device, kernels: Kernels = "auto") -> None:
         weights = resize_weights(max(height, width), size)
         self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
-        self._size = size
+        self._size, self._fused = size, resizes(kernels, device, weights.weights.shape[2])
 
     def __call__(self, images: Tensor, plan: ViewPlan, threads: RowThreads | None) -> Tensor:
         """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8. threads: that share the rows on a CPU."""
         numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)))
         boxes = to_device(numbers, images.device)
+        if self._fused:
+            return resize(images, boxes, self._first, self._weights, PRECISION_BITS)
         if threads is None:
             return self._make(images, boxes)
         views = torch.empty(len(images), self._size, self._size, 3, dtype=torch.uint8)

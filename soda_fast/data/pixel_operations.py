@@ -19,7 +19,7 @@ from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES
 from soda_fast.data.step_table import fixed_point_maps, step_table
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels, carry_out, takes
+from soda_fast.fused_views import Kernels, carries_out, carry_out
 
 _INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
@@ -40,7 +40,7 @@ def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") 
     for some_blur, steps in groupby(range(len(blurs)), lambda step: blurs[step]):
         which = list(steps)
         operations, strengths = plan.operations[:, which], plan.strengths[:, which]
-        if takes(kernels, images) and not some_blur:
+        if carries_out(kernels, images) and not some_blur:
             carry_out(images, to_device(step_table(operations, strengths, images.shape[1]), images.device))
             continue
         for column in range(len(which)):

@@ -47,6 +47,26 @@ for size in (32, 48, 64):
         print(size, chosen["num_warps"], *read_usage(made.asm["cubin"]), made.metadata.shared, int(rounded))
 """
 
+COMPILE_RESIZE_VIEWS = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from benchmarks.kernel_resources import read_usage
+from soda_kernels.resize_views.kernel import resize_boxes as kernel
+from soda_kernels.resize_views.launch import MOST_TAPS, options
+pointers = dict(views_ptr="*u8", images_ptr="*u8", boxes_ptr="*i64", first_ptr="*i64", weights_ptr="*i32")
+aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))}
+for height, width, size, taps in ((32, 32, 32, 3), (375, 500, 64, MOST_TAPS)):
+    chosen = options(height, width, size, taps, precision_bits=22)
+    constants = {name: chosen.pop(name) for name in kernel.arg_names if name in chosen}
+    signature = pointers | {"count": "i32"} | dict.fromkeys(constants, "constexpr")
+    numbered = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    for architecture in (80, 90, 100):
+        source = ASTSource(kernel, signature, numbered, aligned)
+        made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=chosen)
+        print(*read_usage(made.asm["cubin"]), made.metadata.shared)
+"""
+
 
 def run_compiling(arguments: list[str], cache: Path) -> str:
     """In a process of its own: where kernels are interpreted they cannot be compiled."""
@@ -58,6 +78,16 @@ def run_compiling(arguments: list[str], cache: Path) -> str:
 
 def test_random_words_compile(tmp_path: Path) -> None:
     assert run_compiling(["-c", COMPILE_COUNTER_BITS], tmp_path).split() == ["0", "0", "0"]
+
+
+def test_resized_views_compile(tmp_path: Path) -> None:
+    """No spills, no shared memory, and eight programs of 128 threads on a multiprocessor."""
+    lines = run_compiling(["-c", COMPILE_RESIZE_VIEWS], tmp_path).splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        registers, spilled, shared = map(int, line.split())
+        assert (spilled, shared) == (0, 0), line
+        assert registers <= 64, line
 
 
 @pytest.mark.slow

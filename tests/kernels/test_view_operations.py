@@ -10,7 +10,7 @@ from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import ViewPlan
 from soda_fast.errors import TrainingError
 from soda_fast.fused_views import check_kernels
-from soda_kernels import change_views, view_operations
+from soda_kernels import change_views
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 from tests.data.pictures import clouds, pixels
 
@@ -128,7 +128,7 @@ def test_a_kernel_that_does_not_compile_is_an_error_that_says_what_to_do(monkeyp
     def fail(*_: object, **__: object) -> None:
         raise OutOfResources(300_000, 232_448, "shared memory")
 
-    monkeypatch.setattr(view_operations.kernel, "change_view", {(9,): fail})
+    monkeypatch.setattr("soda_kernels.view_operations.kernel.change_view", {(9,): fail})
     plan = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
     with pytest.raises(TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"):
         assert_equal(hard_images(8), plan)

@@ -1,20 +1,15 @@
 """From views and steps to a launch."""
 
-import contextlib
-import subprocess
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from soda_kernels.start import starting
 from soda_kernels.view_operations.steps import FIELDS
 
 LARGEST = 64
 """Side in pixels of the largest views: beyond it a view no longer fits into a program's registers."""
-
-
-class KernelFailed(RuntimeError):
-    """The kernel could not be compiled or started on a device; the message names both, and the cause."""
 
 
 def change_views(views: Tensor, steps: Tensor) -> None:
@@ -27,8 +22,6 @@ def change_views(views: Tensor, steps: Tensor) -> None:
     Raises:
         KernelFailed: it cannot be compiled or started there.
     """
-    from triton.errors import TritonError
-
     from soda_kernels.view_operations.kernel import change_view
 
     count, size = views.shape[:2]
@@ -38,16 +31,9 @@ def change_views(views: Tensor, steps: Tensor) -> None:
     for tensor, dtype in ((views, torch.uint8), (steps, torch.int32)):
         right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device == views.device
         assert right, "the kernel reads and writes contiguous memory of these types on one device"
-    if count == 0 or steps.shape[1] == 0:
-        return
-    on_device = torch.cuda.device(views.device) if views.is_cuda else contextlib.nullcontext()
-    try:
-        with on_device:
+    if count and steps.shape[1]:
+        with starting(f"change_view ({size}x{size} pixels)", views.device):
             change_view[(count,)](views, steps, steps.shape[1], **options(size))
-    # Triton's own, and what it leaves of the driver's and the C compiler's errors.
-    except (TritonError, RuntimeError, subprocess.SubprocessError) as error:
-        place = torch.cuda.get_device_name(views.device) if views.is_cuda else "this CPU"
-        raise KernelFailed(f"the kernel change_view ({size}x{size} pixels) failed on {place}: {error}") from error
 
 
 def options(size: int) -> dict[str, Any]:
