@@ -1,7 +1,8 @@
 """Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
 
-On a GPU that is a fixed number of kernels for a batch, whatever its size, where DALI sets up every sample by itself.
-Nothing here waits for the device.
+On a GPU Triton kernels make each view in two launches (`fused_views.py`): Python's threads take turns, and hundreds of
+launches for a batch would hold up the one that trains. Without these kernels there are about 700, whatever the batch,
+where DALI sets up every sample by itself. Nothing here waits for the device.
 
 Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
 height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
@@ -91,7 +92,7 @@ class Resize:
 
     def __call__(self, images: Tensor, plan: ViewPlan, threads: RowThreads | None) -> Tensor:
         """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8. threads: that share the rows on a CPU."""
-        numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)))
+        numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)), axis=1)
         boxes = to_device(numbers, images.device)
         if self._fused:
             return resize(images, boxes, self._first, self._weights, PRECISION_BITS)
@@ -100,13 +101,13 @@ class Resize:
         views = torch.empty(len(images), self._size, self._size, 3, dtype=torch.uint8)
 
         def work(rows: slice) -> None:
-            views[rows] = self._make(images[rows], boxes[:, rows])
+            views[rows] = self._make(images[rows], boxes[rows])
 
         threads.for_rows(work, len(images), most=max(1, _CACHED_VALUES // images[0].numel()))
         return views
 
     def _make(self, images: Tensor, boxes: Tensor) -> Tensor:
-        top, left, height, width, flip = boxes
+        top, left, height, width, flip = boxes.T
         columns, column_weights = left[:, None] + self._first[width], self._weights[width]
         mirrored = flip.bool()[:, None]
         columns = torch.where(mirrored, columns.flip(1), columns)

@@ -105,3 +105,11 @@ def inverse_affine(name: str, strength: float, size: int) -> tuple[float, float,
         cos,
         -sin * -centre + cos * -centre + centre,
     )
+
+
+@cache
+def fixed_point_affine(name: str, strength: float, size: int) -> tuple[int, ...]:
+    """`inverse_affine` from pixel to pixel, in Pillow's 16.16 fixed point: offsets are taken at the first's centre."""
+    a, b, c, d, e, f = inverse_affine(name, strength, size)
+    numbers = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
+    return tuple(math.floor(number * 65536.0 + 0.5) for number in numbers)

@@ -14,7 +14,6 @@ from soda_fast.data import pixel_operations
 from soda_fast.data.operations import GEOMETRIC, OPERATIONS, SIGNED, in_pixels, inverse_affine, strength
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.reference import execute
-from soda_fast.data.step_table import fixed_point_maps
 from soda_fast.data.views import ViewPlan
 from tests.data.pictures import pixels
 
@@ -143,7 +142,7 @@ def test_the_reference_crops_resizes_and_mirrors_as_torchvision() -> None:
 def test_warps_of_large_images_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
     operations, strengths = np.array([1, 2, 3, 4, 5]), np.array([0.3, -0.2, 7.0, -9.0, 17.3])
-    matrices = torch.from_numpy(fixed_point_maps(operations, strengths, 16))
+    matrices = torch.from_numpy(pixel_operations._matrices(operations, strengths, 16))
     exact = pixel_operations._warp(images, matrices)
     monkeypatch.setattr(pixel_operations, "_INT32_SIZE", 0)
     assert torch.equal(pixel_operations._warp(images, matrices), exact)

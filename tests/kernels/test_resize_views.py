@@ -15,8 +15,8 @@ def resized(images: np.ndarray, plan: ViewPlan, size: int, kernels: str) -> np.n
     resize = Resize(images.shape[1], images.shape[2], size, device, kernels)
     if kernels == "pytorch":
         resize._first, resize._weights = resize._first.cpu(), resize._weights.cpu()
-        boxes = torch.from_numpy(np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64))))
-        return resize._make(torch.from_numpy(images), boxes).numpy()
+        numbers = (plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64))
+        return resize._make(torch.from_numpy(images), torch.from_numpy(np.stack(numbers, axis=1))).numpy()
     return resize(torch.from_numpy(images).to(device), plan, None).cpu().numpy()
 
 

@@ -59,7 +59,7 @@ aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))
 for height, width, size, taps in ((32, 32, 32, 3), (375, 500, 64, MOST_TAPS)):
     chosen = options(height, width, size, taps, precision_bits=22)
     constants = {name: chosen.pop(name) for name in kernel.arg_names if name in chosen}
-    signature = pointers | {"count": "i32"} | dict.fromkeys(constants, "constexpr")
+    signature = pointers | dict.fromkeys(constants, "constexpr")
     numbered = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     for architecture in (80, 90, 100):
         source = ASTSource(kernel, signature, numbered, aligned)

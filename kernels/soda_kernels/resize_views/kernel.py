@@ -8,10 +8,9 @@ import triton
 import triton.language as tl
 
 
-# One compilation, however many views there are.
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
 def resize_boxes(
-    views_ptr, images_ptr, boxes_ptr, first_ptr, weights_ptr, count, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    views_ptr, images_ptr, boxes_ptr, first_ptr, weights_ptr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION_BITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """BLOCK pixels of one view (N, SIZE, SIZE, 3). The arguments are those of `resize_views`."""
@@ -19,10 +18,10 @@ def resize_boxes(
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     exists = pixel < SIZE * SIZE
     row, column = pixel // SIZE, pixel % SIZE
-    box = boxes_ptr + view
-    top, left = tl.load(box).to(tl.int32), tl.load(box + count).to(tl.int32)
-    height, width = tl.load(box + 2 * count).to(tl.int32), tl.load(box + 3 * count).to(tl.int32)
-    column = tl.where(tl.load(box + 4 * count) != 0, SIZE - 1 - column, column)
+    box = boxes_ptr + 5 * view
+    top, left = tl.load(box).to(tl.int32), tl.load(box + 1).to(tl.int32)
+    height, width = tl.load(box + 2).to(tl.int32), tl.load(box + 3).to(tl.int32)
+    column = tl.where(tl.load(box + 4) != 0, SIZE - 1 - column, column)
     # Places in the tables of weights: a row of them for each length and each pixel of the result.
     down, along = height * SIZE + row, width * SIZE + column
     top += tl.load(first_ptr + down, mask=exists, other=0).to(tl.int32)

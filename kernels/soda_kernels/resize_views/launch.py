@@ -19,7 +19,7 @@ def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, 
 
     Args:
         images: (N, H, W, 3) uint8 RGB, where Triton runs (see `why_not_triton`).
-        boxes: (5, N) int64: top, left, height and width in pixels, inside the image; 1 to mirror left to right, else 0.
+        boxes: (N, 5) int64: top, left, height and width in pixels, inside the image; 1 to mirror left to right, else 0.
         first: (L + 1, S) int64, of lengths up to L = max(H, W): the first of the pixels that count for each result.
         weights: (L + 1, S, K) int32, K <= MOST_TAPS: for how much they do; 0 beyond the last.
         precision_bits: weights are in units of 2**-precision_bits.
@@ -41,13 +41,13 @@ def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, 
         right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device == images.device
         assert right, "the kernel reads contiguous memory of these types on one device"
     assert weights.shape[2] <= MOST_TAPS, "beyond it two passes are faster"
-    assert boxes.shape == (5, count), "a box for each image"
+    assert boxes.shape == (count, 5), "a box for each image"
     views = torch.empty(count, size, size, 3, dtype=torch.uint8, device=images.device)
     if count:
         chosen = options(height, width, size, weights.shape[2], precision_bits)
         grid = (count, -(-size * size // _BLOCK))
         with starting(f"resize_boxes ({height}x{width} to {size}x{size} pixels)", images.device):
-            resize_boxes[grid](views, images, boxes, first, weights, count, **chosen)
+            resize_boxes[grid](views, images, boxes, first, weights, **chosen)
     return views
 
 
