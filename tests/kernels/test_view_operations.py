@@ -5,14 +5,17 @@ import pytest
 import torch
 from kernel_cases import DEVICE
 
+from soda_fast.config import ViewConfig
+from soda_fast.config.schema import DataConfig
+from soda_fast.data.executor import make_executor
 from soda_fast.data.operations import NAMES, NUM_BINS, SIGNED, strength
 from soda_fast.data.pixel_operations import apply_operations
-from soda_fast.data.views import ViewPlan
+from soda_fast.data.views import ViewPlan, plan
 from soda_fast.errors import TrainingError
-from soda_fast.fused_views import check_kernels
+from soda_fast.fused_views import Kernels, check_kernels
 from soda_kernels import change_views
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
-from tests.data.pictures import clouds, pixels
+from tests.data.pictures import array_set, clouds, pixels
 
 EXCEPT_BLUR = [name for name in NAMES if name != "Blur"]
 
@@ -55,9 +58,9 @@ def hard_images(size: int) -> np.ndarray:
     return images
 
 
-def assert_equal(images: np.ndarray, plan: ViewPlan) -> None:
+def assert_equal(images: np.ndarray, planned: ViewPlan) -> None:
     ours, theirs = (
-        apply_operations(torch.from_numpy(images.copy()).to(DEVICE), plan, kernels).cpu().numpy()
+        apply_operations(torch.from_numpy(images.copy()).to(DEVICE), planned, kernels).cpu().numpy()
         for kernels in ("triton", "pytorch")
     )
     np.testing.assert_array_equal(ours, theirs)
@@ -106,10 +109,28 @@ def test_many_steps_of_real_images() -> None:
     assert_equal(images, whole_plan(operations, strong, kernel=5))
 
 
+def test_an_executor_makes_the_same_views_by_either() -> None:
+    """Of two sizes, one beyond the kernel, from crop to blur and solarize."""
+    images = array_set("clouds", 8)
+    view = ViewConfig(jitter_probability=1.0, grayscale_probability=0.2, blur_probability=0.5, solarize_probability=0.5)
+    indices, sizes = np.arange(8), (24, LARGEST + 6)
+    plans = [plan(view, 1, stream, indices, images.heights, images.widths) for stream in ("source", "target")]
+
+    def views(kernels: Kernels) -> list[np.ndarray]:
+        data = DataConfig(backend="batched", kernels=kernels, threads=1)
+        execute = make_executor(images, sizes, data, torch.device(DEVICE), 8)
+        made = [view.cpu().numpy() for view in execute(indices, plans)]
+        execute.close()
+        return made
+
+    for ours, theirs in zip(views("triton"), views("pytorch"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_larger_views_are_left_to_tensors() -> None:
     images = hard_images(LARGEST + 1)
-    plan = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
-    assert_equal(images, plan)
+    equalize = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
+    assert_equal(images, equalize)
     with pytest.raises(AssertionError, match="do not fit"):
         change_views(torch.from_numpy(images).to(DEVICE), torch.zeros(9, 1, FIELDS, dtype=torch.int32, device=DEVICE))
 
@@ -129,9 +150,9 @@ def test_a_kernel_that_does_not_compile_is_an_error_that_says_what_to_do(monkeyp
         raise OutOfResources(300_000, 232_448, "shared memory")
 
     monkeypatch.setattr("soda_kernels.view_operations.kernel.change_view", {(9,): fail})
-    plan = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
+    equalize = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
     with pytest.raises(TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"):
-        assert_equal(hard_images(8), plan)
+        assert_equal(hard_images(8), equalize)
 
 
 def test_triton_where_it_does_not_run_is_refused() -> None:
