@@ -21,6 +21,7 @@ from soda_fast.data import Dataset, TrainLoader
 from soda_fast.data.image_files import scan
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.resident import make_resident
+from soda_fast.fused_views import Kernels
 
 EPOCH_IMAGES = 50_000  # after which the reference's workers end and new ones start
 
@@ -79,12 +80,20 @@ def settings(case: Case) -> DataConfig:
     return DataConfig(source_size=case.source_size, target_size=case.target_size, source=view, target=view)
 
 
-def open_ours(case: Case, images: Images, backend: Backend, device: torch.device, threads: int, batch: int) -> Opened:
+def open_ours(
+    case: Case,
+    images: Images,
+    backend: Backend,
+    device: torch.device,
+    threads: int,
+    batch: int,
+    kernels: Kernels = "auto",
+) -> Opened:
     """TrainLoader, as in training."""
 
     @contextmanager
     def opened() -> Iterator[Iterator[object]]:
-        data = replace(settings(case), backend=backend, threads=threads)
+        data = replace(settings(case), backend=backend, threads=threads, kernels=kernels)
         loader = TrainLoader(
             images.ours, data, MEAN, STD,
             seed=0, global_batch=batch, rank=0, world=1, parts=1, start_position=0, device=device,

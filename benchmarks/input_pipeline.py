@@ -1,9 +1,9 @@
 """Images per second of the data pipelines, both views of each: python -m benchmarks.input_pipeline
 
-Contestants: our loader on the CPU and, where there is one, on the GPU; torchvision's transforms on Pillow images in a
-DataLoader as the reference implementation has it, with one worker and with one for each core, decoding once for each
-view; the same repaired (persistent workers, one decoding); and `synthetic`, which costs nothing. All make the same
-views: the reference's crop, flip, RandAugment, normalisation, noise.
+Contestants: our loader on the CPU and, where there is one, on the GPU, there also `plain`, without Triton kernels for
+views; torchvision's transforms on Pillow images in a DataLoader as the reference implementation has it, with one worker
+and with one for each core, decoding once for each view; the same repaired (persistent workers, one decoding); and
+`synthetic`, which costs nothing. All make the same views: the reference's crop, flip, RandAugment, normalising, noise.
 
 The contestants take turns in every round, so that a machine that slows down slows all; medians and extremes are over
 rounds. A round's clock starts when what was prepared ahead is used up.
@@ -39,6 +39,7 @@ from soda_fast.config import load_config
 from soda_fast.data.executor import dali_is_installed, default_threads
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.flops import count_flops
+from soda_fast.fused_views import Kernels
 from soda_fast.gpus import sheet_of
 
 VERSION = 1
@@ -95,15 +96,19 @@ def contestants(
         backends.append("dali")
     if decoded:
         backends.append("batched")
-    ours = [(backend, device) for device in [cpu, *[cuda] * gpu] for backend in backends]
+    ours: list[tuple[str, Backend, torch.device, Kernels]] = [
+        (f"soda_fast {backend}", backend, device, "auto") for device in [cpu, *[cuda] * gpu] for backend in backends
+    ]
+    if gpu and decoded:
+        ours.append(("soda_fast plain", "batched", cuda, "pytorch"))
     found = []
     for batch in batches:
         for count in threads:
-            for backend, device in ours:
+            for name, backend, device, kernels in ours:
                 found.append(
                     Contestant(
-                        f"soda_fast {backend}", device.type, count, batch,
-                        partial(open_ours, case, images, backend, device, count, batch),
+                        name, device.type, count, batch,
+                        partial(open_ours, case, images, backend, device, count, batch, kernels),
                     )
                 )  # fmt: skip
             for name, workers, decodes in (("reference", count, 2), ("repaired", count, 1)):

@@ -1,8 +1,9 @@
 """Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
 
-On a GPU that is a fixed number of kernels for a batch, whatever its size, where DALI sets up every sample by itself.
-Nothing here waits for the device. On a CPU threads share the rows of a batch, and compiled code goes through them image
-by image where there is a compiler (`soda_fast/pixels.py`).
+On a GPU Triton kernels make each view in two launches (`fused_views.py`): Python's threads take turns, and hundreds of
+launches for a batch would hold up the one that trains. Without these kernels there are about 700, whatever the batch,
+where DALI sets up every sample by itself. Nothing here waits for the device. On a CPU threads share the rows of a
+batch, and compiled code goes through them image by image where there is a compiler (`soda_fast/pixels.py`).
 
 Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
 height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
@@ -22,6 +23,7 @@ from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels, resize, resizes
 from soda_fast.pixels import resize as resize_compiled
 
 _CACHED_BYTES = 1 << 19  # of images that a CPU's thread works on at once
@@ -36,13 +38,21 @@ class BatchedExecutor:
         device: where the views end up and are made.
         threads: CPU threads.
         on_device: keep a copy of all images in the device's memory.
+        kernels: data.kernels.
     """
 
     def __init__(
-        self, images: ArrayImages, sizes: Sequence[int], device: torch.device, threads: int, on_device: bool
+        self,
+        images: ArrayImages,
+        sizes: Sequence[int],
+        device: torch.device,
+        threads: int,
+        on_device: bool,
+        kernels: Kernels = "auto",
     ) -> None:
-        self._images, self._device, self._sizes = images, device, tuple(sizes)
-        self._resizes = [Resize(images.pixels.shape[1], images.pixels.shape[2], size, device) for size in sizes]
+        self._images, self._device, self._sizes, self._kernels = images, device, tuple(sizes), kernels
+        height, width = images.pixels.shape[1:3]
+        self._resizes = [Resize(height, width, size, device, kernels) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
         self._threads = RowThreads(threads, "soda-fast-views") if device.type == "cpu" else None
 
@@ -63,8 +73,8 @@ class BatchedExecutor:
     def _make(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         taken = [self._take(indices)] * len(plans) if indices.ndim == 1 else [self._take(row) for row in indices]
         return [
-            apply_operations(resize(images, plan), plan)
-            for resize, images, plan in zip(self._resizes, taken, plans, strict=True)
+            apply_operations(resized(images, plan), plan, self._kernels)
+            for resized, images, plan in zip(self._resizes, taken, plans, strict=True)
         ]
 
     def _take(self, indices: NDArray[np.int64]) -> Tensor:
@@ -86,18 +96,22 @@ class Resize:
         height, width: of all images, in pixels.
         size: side of the views in pixels.
         device: where all this happens.
+        kernels: data.kernels.
     """
 
-    def __init__(self, height: int, width: int, size: int, device: torch.device) -> None:
+    def __init__(self, height: int, width: int, size: int, device: torch.device, kernels: Kernels = "auto") -> None:
         weights = resize_weights(max(height, width), size)
         self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
         # So that the numbers between, which take four times the room and more, stay in a core's cache.
         self._cached_rows = max(1, _CACHED_BYTES // 4 // (height * width * 3))
+        self._fused = resizes(kernels, device, weights.weights.shape[2])
 
     def __call__(self, images: Tensor, plan: ViewPlan) -> Tensor:
         """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8."""
         numbers = np.stack((plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64)), axis=1)
         boxes = to_device(numbers, images.device)
+        if self._fused:
+            return resize(images, boxes, self._first, self._weights, PRECISION_BITS)
         if images.device.type != "cpu":
             return self._make(images, boxes)
         views = resize_compiled(images, boxes, self._first, self._weights)

@@ -26,6 +26,7 @@ from soda_fast.data.operate import operate
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels
 from soda_fast.store.pictures import encode_png
 
 
@@ -39,6 +40,7 @@ class DaliExecutor:
         threads: CPU threads of the pipeline.
         max_batch: most images of a call; of pairs, most pairs.
         paired: the views are of different images.
+        kernels: data.kernels.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class DaliExecutor:
         threads: int,
         max_batch: int,
         paired: bool = False,
+        kernels: Kernels = "auto",
     ) -> None:
         self.images, self.device, self._threads, self._max_batch = images, device, threads, max_batch
         self._views = range(len(sizes))
-        self._sizes, self._paired = tuple(sizes), paired
+        self._sizes, self._paired, self._kernels = tuple(sizes), paired, kernels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
         self._rows = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
         self._pipeline = self._build()
@@ -69,7 +72,7 @@ class DaliExecutor:
             outputs = self._run([self._decode(row) for row in rows], plans)
         views = [self._copy(output) for output in outputs]
         for view, plan in zip(views, plans, strict=True):
-            operate(view, plan, self._rows)
+            operate(view, plan, self._rows, self._kernels)
         return views
 
     def _try(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:

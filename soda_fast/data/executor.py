@@ -13,6 +13,7 @@ from torch import Tensor
 from soda_fast.config.schema import DataConfig
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import check_kernels
 
 Backend = Literal["dali", "batched", "torchvision"]
 
@@ -51,15 +52,17 @@ def make_executor(
     Args:
         images: where the images come from.
         sizes: side of each view in pixels, one for each plan of a call.
-        data: `backend`, `threads` and `resident_device_mib` are read.
+        data: `backend`, `kernels`, `threads` and `resident_device_mib` are read.
         device: where the views end up.
         max_batch: most images of a call.
         many_calls: all images will be asked for again and again, so that a copy on a GPU pays.
         paired: the views are of different images.
 
     Raises:
-        ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory.
+        ValueError: data.backend is dali and DALI is not installed, or batched and the images are not in memory;
+            data.kernels is triton and it does not run on the device.
     """
+    check_kernels(data.kernels, device)
     threads = data.threads or default_threads()
     backend = resolve_backend(data.backend, isinstance(images, ArrayImages))
     if backend == "batched":
@@ -67,11 +70,12 @@ def make_executor(
 
         assert isinstance(images, ArrayImages), "resolve_backend refuses others"
         small = len(images) * images.pixels[0].nbytes <= data.resident_device_mib << 20
-        return BatchedExecutor(images, sizes, device, threads, many_calls and small and device.type == "cuda")
+        on_device = many_calls and small and device.type == "cuda"
+        return BatchedExecutor(images, sizes, device, threads, on_device, data.kernels)
     if backend == "dali":
         from soda_fast.data.dali import DaliExecutor
 
-        return DaliExecutor(images, sizes, device, threads, max_batch, paired)
+        return DaliExecutor(images, sizes, device, threads, max_batch, paired, data.kernels)
     # torchvision takes seconds to import, and a process that uses DALI does not need it.
     from soda_fast.data.reference import TorchvisionExecutor
 

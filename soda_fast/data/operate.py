@@ -5,17 +5,25 @@ from torch import Tensor
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels
 
 _CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 
 
-def operate(views: Tensor, plan: ViewPlan, threads: RowThreads | None) -> None:
-    """Carry out the plan's operations in place. views: (N, S, S, 3) uint8. threads: None on a GPU."""
+def operate(views: Tensor, plan: ViewPlan, threads: RowThreads | None, kernels: Kernels) -> None:
+    """Carry out the plan's operations in place.
+
+    Args:
+        views: (N, S, S, 3) uint8, contiguous.
+        plan: of these N views.
+        threads: None on a GPU.
+        kernels: data.kernels.
+    """
     if threads is None:
-        apply_operations(views, plan)
+        apply_operations(views, plan, kernels)
         return
 
     def work(rows: slice) -> None:
-        apply_operations(views[rows], plan.rows(rows))
+        apply_operations(views[rows], plan.rows(rows), kernels)
 
     threads.for_rows(work, len(views), max(1, _CACHED_VALUES // views[0].numel()))

@@ -2,12 +2,13 @@
 
 (Blur alone may differ by one grey level, where two sums of floats round apart.) The plan is known beforehand, so the
 samples of a batch are sorted by operation: a handful of tensor operations for each group, no conditionals, no wait for
-the device. Arithmetic is Pillow's: integers, or float32 cut towards zero. On a CPU with a C compiler most of them are
-done image by image instead (`compiled_operations.py`), to the same levels.
+the device. Arithmetic is Pillow's: integers, or float32 cut towards zero. On a GPU a Triton kernel does the same to
+views of up to 64 pixels in one launch (`step_table.py`); blur, and steps of a batch with some, stay here. On a CPU with
+a C compiler most of them are done image by image instead (`compiled_operations.py`). All make the same levels.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -18,26 +19,36 @@ from torch.nn import functional
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
 from soda_fast.data.compiled_operations import apply_compiled
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, fixed_point_affine
+from soda_fast.data.step_table import HAVE_STEPS, step_table
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
+from soda_fast.fused_views import Kernels, carries_out, carry_out
 
 _INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
 
 
-def apply_operations(images: Tensor, plan: ViewPlan) -> Tensor:
+def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") -> Tensor:
     """Carry out the operations of a plan.
 
     Args:
-        images: (N, S, S, 3) uint8 RGB; overwritten.
+        images: (N, S, S, 3) uint8 RGB, contiguous; overwritten.
         plan: of these N images.
+        kernels: data.kernels.
 
     Returns:
         `images`.
     """
-    for operations, strengths in zip(plan.operations.T, plan.strengths.T, strict=True):
-        left = apply_compiled(images, operations, strengths) if images.device.type == "cpu" else operations
-        _apply_step(images, left, strengths, plan.blur_kernel)
+    fused = [carries_out(kernels, images) and bool(HAVE_STEPS[step].all()) for step in plan.operations.T]
+    for together, steps in groupby(range(len(fused)), lambda step: fused[step]):
+        which = list(steps)
+        operations, strengths = plan.operations[:, which], plan.strengths[:, which]
+        if together:
+            carry_out(images, to_device(step_table(operations, strengths, images.shape[1]), images.device))
+            continue
+        for some, strong in zip(operations.T, strengths.T, strict=True):
+            left = apply_compiled(images, some, strong) if images.device.type == "cpu" else some
+            _apply_step(images, left, strong, plan.blur_kernel)
     return images
 
 

@@ -9,11 +9,12 @@ import torch
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import TrainLoader
-from soda_fast.data.batched import BatchedExecutor
+from soda_fast.data.batched import BatchedExecutor, Resize
 from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import plan
-from tests.data.pictures import array_set, pixels
+from soda_fast.fused_views import Kernels
+from tests.data.pictures import array_set, clouds, pixels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,13 +24,41 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 BACKENDS = ["torchvision", "batched"] + ["dali"] * (dali_is_installed())
 
 
-def test_randaugment_is_equal_in_every_grey_level() -> None:
+@pytest.mark.parametrize("kernels", ["triton", "pytorch"])
+def test_randaugment_is_equal_in_every_grey_level(kernels: Kernels) -> None:
     count = 512
     images = torch.from_numpy(pixels("clouds", 64)[np.arange(count) % 64, :48, :48])
     sizes = np.full(count, 48)
     view = ViewConfig(randaugment_probability=1.0, randaugment_num_ops=3)
     planned = plan(view, 0, "source", np.arange(count), sizes, sizes)
-    assert torch.equal(apply_operations(images.to(GPU), planned).cpu(), apply_operations(images.clone(), planned))
+    on_gpu = apply_operations(images.to(GPU), planned, kernels).cpu()
+    assert torch.equal(on_gpu, apply_operations(images.clone(), planned))
+
+
+@pytest.mark.parametrize(("size", "taken"), [(32, 32), (64, 32), (64, 14), (24, 48)])
+def test_one_launch_resizes_as_many_do(size: int, taken: int) -> None:
+    """Boxes of noise, mirrored or not: equal in every bit."""
+    count, generator = 1024, np.random.default_rng(0)
+    images = torch.from_numpy(generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)).to(GPU)
+    planned = plan(ViewConfig(), 0, "source", np.arange(count), np.full(count, size), np.full(count, size))
+    fused, plain = (Resize(size, size, taken, GPU, kernels)(images, planned, None) for kernels in ("triton", "pytorch"))
+    assert torch.equal(fused, plain)
+
+
+@pytest.mark.parametrize("size", [3, 8, 32, 33, 64])
+def test_one_launch_makes_the_views_of_many(size: int) -> None:
+    """Nine steps of each of 1024 views, of pictures and of noise, of all operations but blur: equal in every bit."""
+    count, generator = 1024, np.random.default_rng(size)
+    pictures = torch.from_numpy(np.stack([clouds(generator, size, size) for _ in range(count // 2)]))
+    images = torch.cat((pictures, torch.from_numpy(generator.integers(0, 256, pictures.shape, dtype=np.uint8))))
+    colourful = ViewConfig(
+        randaugment_probability=1.0, randaugment_num_ops=3, randaugment_magnitude=int(generator.integers(31)),
+        jitter_probability=0.5, grayscale_probability=0.1, solarize_probability=0.2,
+    )  # fmt: skip
+    planned = plan(colourful, 0, "source", np.arange(count), np.full(count, size), np.full(count, size))
+    fused, plain = (apply_operations(images.to(GPU), planned, kernels).cpu() for kernels in ("triton", "pytorch"))
+    wrong = (fused != plain).flatten(1).any(dim=1)
+    assert not wrong.any(), f"{int(wrong.sum())} views, with operations {np.unique(planned.operations[wrong.numpy()])}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
