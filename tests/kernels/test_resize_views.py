@@ -17,7 +17,7 @@ def resized(images: np.ndarray, plan: ViewPlan, size: int, kernels: str) -> np.n
         resize._first, resize._weights = resize._first.cpu(), resize._weights.cpu()
         numbers = (plan.top, plan.left, plan.height, plan.width, plan.flip.astype(np.int64))
         return resize._make(torch.from_numpy(images), torch.from_numpy(np.stack(numbers, axis=1))).numpy()
-    return resize(torch.from_numpy(images).to(device), plan, None).cpu().numpy()
+    return resize(torch.from_numpy(images).to(device), plan).cpu().numpy()
 
 
 def boxes_inside(count: int, height: int, width: int) -> ViewPlan:
