@@ -41,7 +41,7 @@ def test_one_launch_resizes_as_many_do(size: int, taken: int) -> None:
     count, generator = 1024, np.random.default_rng(0)
     images = torch.from_numpy(generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)).to(GPU)
     planned = plan(ViewConfig(), 0, "source", np.arange(count), np.full(count, size), np.full(count, size))
-    fused, plain = (Resize(size, size, taken, GPU, kernels)(images, planned, None) for kernels in ("triton", "pytorch"))
+    fused, plain = (Resize(size, size, taken, GPU, kernels)(images, planned) for kernels in ("triton", "pytorch"))
     assert torch.equal(fused, plain)
 
 
