@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soda_fast.evaluation.measurement import Measurement, format_measurements
-from soda_fast.evaluation.report import SCHEMA, Row, format_table, table_rows
+from soda_fast.evaluation.report import HELD_OUT, SCHEMA, TEST_SPLIT, Row, format_table, table_rows
 from soda_fast.evaluation.result import Result
 
 
@@ -14,7 +14,7 @@ def compare(paths: Sequence[Path]) -> str:
     """A table of all encoders in the given runs' evaluations, and what is not equal between them.
 
     Args:
-        paths: run directories, of which every evaluation*.json counts, or such files.
+        paths: run directories, of which every evaluation*.json counts but those of held-out images, or such files.
 
     Raises:
         ValueError: a path holds no evaluation, or one of another layout.
@@ -30,7 +30,7 @@ def compare(paths: Sequence[Path]) -> str:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(path.glob("evaluation*.json"))
+    found = sorted(file for file in path.glob("evaluation*.json") if not file.stem.endswith(HELD_OUT))
     if not found:
         raise ValueError(f"{path} holds no evaluation.json; run soda-fast evaluate {path}")
     return found
@@ -66,10 +66,11 @@ def _measured(name: str, report: dict[str, Any]) -> dict[str, list[Measurement]]
 def _differences(reports: list[tuple[Path, dict[str, Any]]]) -> list[str]:
     """A line for each thing in which numbers that stand side by side differ."""
     lines = []
-    for key in ("dataset", "dataset_hash", "transform", "versions"):
-        values = {json.dumps(report[key], sort_keys=True) for _, report in reports}
-        if len(values) > 1:
-            lines.append(f"not equal: {key}" + "".join(f"\n  {_name(file)}: {report[key]}" for file, report in reports))
+    for key in ("dataset", "tested_on", "dataset_hash", "transform", "versions"):
+        # Reports of before it could be anything else do not say what was tested on.
+        found = {file: report[key] if key != "tested_on" else report.get(key, TEST_SPLIT) for file, report in reports}
+        if len({json.dumps(value, sort_keys=True) for value in found.values()}) > 1:
+            lines.append(f"not equal: {key}" + "".join(f"\n  {_name(file)}: {value}" for file, value in found.items()))
     return lines
 
 

@@ -25,7 +25,7 @@ from soda_fast.encoding import Encode, as_configured, frozen
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures
-from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.report import HELD_OUT, TEST_SPLIT, Subject, format_table, table_rows, write_report
 from soda_fast.evaluation.result import Result
 from soda_fast.evaluation.ssim import SSIM_SIDE
 from soda_fast.measures import OF_MADE_IMAGES, MadeImages, measure
@@ -43,7 +43,7 @@ from soda_fast.training.checkpoint_files import read_manifest
 Encoders = Mapping[str, Callable[[Processes], Encode]]
 """Encoders by their name in the table; built when their turn comes."""
 
-_TESTED_ON = {False: "the test split", True: "images held out of the training split"}
+_TESTED_ON = {False: TEST_SPLIT, True: "images held out of the training split"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def evaluate(
             cannot be made, or images to be made with several.
     """
     usual, config, checkpoint = load_run(run, overrides)
+    _check_held_out(held_out, config)
     made = [name for name in config.evaluation.protocols if name in OF_MADE_IMAGES]
     if made and len(set(ema_lengths)) > 1:
         raise ValueError(f"--ema-length: {made[0]} is measured on images that one model makes; give one length")
@@ -106,7 +107,7 @@ def evaluate(
     if ema_lengths:
         weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
         made_by = f"{checkpoint.name}, {weights}"
-    report = held_out_name(run.evaluation) if held_out else run.evaluation
+    report = _held_out_report(run.evaluation) if held_out else run.evaluation
     origin = _Origin(run, report, checkpoint.name, seen, weights, model, made_by, held_out)
     dataset = load_dataset(config.data)
     _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
@@ -116,9 +117,15 @@ def _features_of(model: SODA, processes: Processes) -> Encode:
     return encode_features(frozen(model, processes.device))
 
 
-def held_out_name(report: Path) -> Path:
+def _held_out_report(report: Path) -> Path:
     """The report's file where images held out of the training split are probed."""
-    return report.with_stem(f"{report.stem}-held-out")
+    return report.with_stem(f"{report.stem}{HELD_OUT}")
+
+
+def _check_held_out(held_out: bool, config: Config) -> None:
+    others = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
+    if held_out and others:
+        raise ValueError(f"--held-out is for accuracies; leave {others[0]} out of evaluation.protocols")
 
 
 def evaluate_module(
@@ -135,6 +142,7 @@ def evaluate_module(
     Raises:
         ValueError: see `evaluate` and `build_encoder`.
     """
+    _check_held_out(held_out, config)
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
     module = build_encoder(spec, weights, dataset)
@@ -142,7 +150,7 @@ def evaluate_module(
     if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
         model, made_by = _maker(run, config)
     report = run.path / report_name(config, spec, weights)
-    report = held_out_name(report) if held_out else report
+    report = _held_out_report(report) if held_out else report
     origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by, held_out)
     _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
 
@@ -176,8 +184,6 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
         check_plots()
     measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
     if origin.held_out:
-        if measures:
-            raise ValueError(f"--held-out is for accuracies; leave {measures[0]} out of evaluation.protocols")
         dataset = hold_out(dataset, config)
     if dataset.test is None:
         raise ValueError(
@@ -225,7 +231,7 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
             print(dataset.note)
         for split, count in subject.replaced_images.items():
             if count:
-                print(tell_replaced(split, count))
+                print(tell_replaced("held-out" if origin.held_out and split == "test" else split, count))
         print(f"{dataset.name}, {subject.images_seen:,} images seen")
         if accuracies:
             print(f"top-1 accuracy in percent on {_TESTED_ON[origin.held_out]}")

@@ -125,6 +125,15 @@ def test_evaluate_on_held_out_images_leaves_the_test_split_unread(
     assert sum(report["split_sizes"].values()) == whole
     assert report["split_sizes"]["test"] == pytest.approx(0.2 * whole, abs=5)
     assert report["tested_on"] == "images held out of the training split"
+    assert main(["evaluate", str(run), *keys, "--held-out", "--encoder", "torchvision:resnet18"]) == 0
+    assert len(list(run.glob("evaluation-torchvision-resnet18-*-held-out.json"))) == 1
+    monkeypatch.undo()
+    assert main(["evaluate", str(run), *keys]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run)]) == 0
+    assert "held-out" not in capsys.readouterr().out
+    assert main(["compare", str(run / "evaluation.json"), *map(str, run.glob("*-held-out.json"))]) == 0
+    assert "not equal: tested_on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from soda_fast.evaluation.versions import versions
 from soda_fast.files import write_atomically
 
 SCHEMA = 3  # of evaluation.json; rises when a key changes its meaning
+HELD_OUT = "-held-out"
+"""How the name of a report ends that is about images held out of the training split."""
+TEST_SPLIT = "the test split"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Subject:
     device: str
     seconds: float
     replaced_images: Mapping[str, int] = field(default_factory=dict)
-    tested_on: str = "the test split"
+    tested_on: str = TEST_SPLIT
 
 
 @dataclass(frozen=True)
