@@ -14,9 +14,15 @@ from soda_fast.parallel.compiling import compile_method
 
 
 def train(path: Path, compiled: bool) -> None:
-    """With the paper's options, whose blocks are the plain ones and more, and with dropout."""
+    """With the paper's options, whose blocks are the plain ones and more, and with dropout.
+
+    At one resolution: what takes the time is the C++ compiler, graph by graph.
+    """
     found = tree(path, compile=compiled)
-    found["model"]["decoder"]["dropout"] = 0.1
+    found["model"]["encoder"] |= {"widths": [8], "depths": [1]}
+    found["model"]["decoder"] |= {"multipliers": [1], "attention": [True], "dropout": 0.1}
+    found["diffusion"]["section_drop_probability"] = [0.1, 0.3]
+    found["sampling"]["guidance"] = [0.1, 0.3]
     run_tiny(found)
 
 
@@ -33,8 +39,8 @@ def test_compiled_equals_eager_and_the_next_run_finds_what_was_compiled(tmp_path
     train(tmp_path / "eager", compiled=False)
     (first,) = run_in_processes(compiled_run, 1, tmp_path / "first", tmp_path / "cache")
     assert_close(losses(tmp_path / "first"), losses(tmp_path / "eager"))
-    # Encoder: stem and two stages. Decoder: time embedding and the blocks. All of them in the first of STEPS steps.
-    assert first["unique_graphs"] == first["autograd_cache_miss"] > 8
+    # Encoder: stem and stage. Decoder: time embedding and the blocks. All of them in the first of STEPS steps.
+    assert first["unique_graphs"] == first["autograd_cache_miss"] > 5
     assert STEPS > 1
     (second,) = run_in_processes(compiled_run, 1, tmp_path / "second", tmp_path / "cache")
     assert second["unique_graphs"] == second["autograd_cache_hit"] == first["unique_graphs"]
