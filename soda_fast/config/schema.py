@@ -95,7 +95,7 @@ class DataConfig:
     backend: Literal["auto", "dali", "batched", "torchvision"] = "auto"
     """What decodes and augments. batched: resident images, by tensor operations on whole batches, on a CPU in C. auto:
     batched where the images are resident; else DALI where it is installed, else torchvision."""
-    kernels: Literal["auto", "triton", "pytorch"] = "auto"
+    kernels: Kernels = "auto"
     """How batched resizes, and batched and dali do what follows to views of at most 64 pixels. triton: in one launch
     each, on GPUs only. pytorch: in hundreds. auto: triton where it runs. The views are equal in every bit."""
     source_size: Dimension = 32

@@ -1,9 +1,12 @@
 """The kernel's views are the tensor code's bit for bit: every operation, every strength, hard images, any size."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from kernel_cases import DEVICE
+from triton.runtime.errors import OutOfResources
 
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
@@ -13,7 +16,8 @@ from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import ViewPlan, plan
 from soda_fast.errors import TrainingError
 from soda_fast.fused_views import Kernels, check_kernels
-from soda_kernels import change_views
+from soda_kernels import KernelFailed, change_views
+from soda_kernels.start import starting
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 from tests.data.pictures import array_set, clouds, pixels
 
@@ -143,16 +147,33 @@ def test_nothing_to_do(count: int, steps: int) -> None:
     assert torch.equal(images, before)
 
 
-def test_a_kernel_that_does_not_compile_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triton.runtime.errors import OutOfResources
-
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OutOfResources(300_000, 232_448, "shared memory"), "shared memory"),
+        (PermissionError(13, "Permission denied", "/cache"), "Permission denied: '/cache'"),
+        (ImportError("launcher.so: failed to map segment"), "failed to map segment"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_kernel_that_does_not_start_is_an_error_that_says_what_to_do(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OutOfResources(300_000, 232_448, "shared memory")
+        raise error
 
     monkeypatch.setattr("soda_kernels.view_operations.kernel.change_view", {(9,): fail})
     equalize = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
-    with pytest.raises(TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"):
+    with pytest.raises(TrainingError, match=rf"change_view \(8x8 pixels\) .*{words}.*; data.kernels=pytorch"):
         assert_equal(hard_images(8), equalize)
+
+
+def test_an_earlier_failure_of_the_device_may_be_what_a_launch_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H100")
+    told = "the kernel k failed on NVIDIA H100, or work on the device before it did: illegal memory access"
+    with pytest.raises(KernelFailed, match=told), starting("k", torch.device("cuda", 0)):
+        raise RuntimeError("illegal memory access")
 
 
 def test_triton_where_it_does_not_run_is_refused() -> None:
