@@ -36,10 +36,10 @@ from benchmarks.input_loaders import (
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
+from soda_fast.config.types import Kernels
 from soda_fast.data.executor import dali_is_installed, default_threads
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.flops import count_flops
-from soda_fast.fused_views import Kernels
 from soda_fast.gpus import sheet_of
 
 VERSION = 1

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.errors import TrainingError
 from soda_kernels import KernelFailed, change_views, resize_views, why_not_triton
 from soda_kernels.resize_views import MOST_TAPS
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 
-__all__ = ["FIELDS", "Kernels", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes"]
-
-Kernels = Literal["auto", "triton", "pytorch"]
+__all__ = ["FIELDS", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes"]
 
 
 def check_kernels(kernels: Kernels, device: torch.device) -> None:

@@ -24,7 +24,7 @@ def starting(kernel: str, device: torch.device) -> Iterator[None]:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             yield
     # Triton's own, and what it lets through of others: of the driver and the C compiler; OSError and ImportError of a
-    # cache folder that cannot be written, or that nothing may be executed from; AssertionError where libcuda is missing.
+    # cache folder that cannot be written, or that nothing may be executed from; AssertionError without libcuda.
     except (TritonError, RuntimeError, subprocess.SubprocessError, OSError, ImportError, AssertionError) as error:
         cause = str(error) or type(error).__name__
         raise KernelFailed(f"the kernel {kernel} failed on {_place(device)}: {cause}") from error

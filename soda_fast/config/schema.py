@@ -13,6 +13,7 @@ from soda_fast.config.types import (
     Dimension,
     EmaLength,
     Epochs,
+    Kernels,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -304,7 +305,7 @@ class PerfConfig:
     activation_checkpointing: Switch = False
     """Keep only the inputs of the decoder's blocks and compute the rest again in the backward pass: less memory, one
     more forward pass of the decoder."""
-    kernels: Literal["auto", "triton", "pytorch"] = "auto"
+    kernels: Kernels = "auto"
     """Normalisation and modulation. triton: one fused kernel; pytorch: plain operations. auto: triton on GPUs."""
 
 

@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels, resize, resizes
+from soda_fast.fused_views import resize, resizes
 from soda_fast.pixels import resize as resize_compiled
 
 _CACHED_BYTES = 1 << 19  # of images that a CPU's thread works on at once

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.operate import operate
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels
 from soda_fast.store.pictures import encode_png
 
 

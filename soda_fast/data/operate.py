@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels
 
 _CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 

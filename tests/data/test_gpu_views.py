@@ -8,12 +8,12 @@ import torch
 
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
+from soda_fast.config.types import Kernels
 from soda_fast.data import TrainLoader
 from soda_fast.data.batched import BatchedExecutor, Resize
 from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import plan
-from soda_fast.fused_views import Kernels
 from tests.data.pictures import array_set, clouds, pixels
 
 pytestmark = [

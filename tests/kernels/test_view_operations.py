@@ -10,12 +10,13 @@ from triton.runtime.errors import OutOfResources
 
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
+from soda_fast.config.types import Kernels
 from soda_fast.data.executor import make_executor
 from soda_fast.data.operations import NAMES, NUM_BINS, SIGNED, strength
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import ViewPlan, plan
 from soda_fast.errors import TrainingError
-from soda_fast.fused_views import Kernels, check_kernels
+from soda_fast.fused_views import check_kernels
 from soda_kernels import KernelFailed, change_views
 from soda_kernels.start import starting
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
