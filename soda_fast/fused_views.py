@@ -12,7 +12,7 @@ from soda_kernels import KernelFailed, change_views, resize_views, why_not_trito
 from soda_kernels.resize_views import MOST_TAPS
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 
-__all__ = ["FIELDS", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes"]
+__all__ = ["FIELDS", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes", "threads_share_rows"]
 
 
 def check_kernels(kernels: Kernels, device: torch.device) -> None:
@@ -27,9 +27,15 @@ def resizes(kernels: Kernels, device: torch.device, taps: int) -> bool:
     return _are_wanted(kernels, device) and taps <= MOST_TAPS
 
 
-def carries_out(kernels: Kernels, views: Tensor) -> bool:
-    """Whether `carry_out` is for these (N, S, S, 3) views. Larger ones do not fit into a program."""
-    return _are_wanted(kernels, views.device) and views.shape[1] <= LARGEST
+def carries_out(kernels: Kernels, device: torch.device, size: int) -> bool:
+    """Whether `carry_out` is for views there of this side. Larger ones do not fit into a program."""
+    return _are_wanted(kernels, device) and size <= LARGEST
+
+
+def threads_share_rows(kernels: Kernels, device: torch.device) -> bool:
+    """Whether a CPU's threads divide a batch among them. Not where Triton's interpreter makes views: what it replaces
+    in Triton while a kernel runs, it replaces for all threads."""
+    return device.type == "cpu" and not _are_wanted(kernels, device)
 
 
 def _are_wanted(kernels: Kernels, device: torch.device) -> bool:

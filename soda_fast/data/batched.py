@@ -24,7 +24,7 @@ from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import resize, resizes
+from soda_fast.fused_views import resize, resizes, threads_share_rows
 from soda_fast.pixels import resize as resize_compiled
 
 _CACHED_BYTES = 1 << 19  # of images that a CPU's thread works on at once
@@ -55,7 +55,7 @@ class BatchedExecutor:
         height, width = images.pixels.shape[1:3]
         self._resizes = [Resize(height, width, size, device, kernels) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
-        self._threads = RowThreads(threads, "soda-fast-views") if device.type == "cpu" else None
+        self._threads = RowThreads(threads, "soda-fast-views") if threads_share_rows(kernels, device) else None
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         """As ViewExecutor."""

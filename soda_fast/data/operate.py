@@ -1,4 +1,4 @@
-"""A plan's operations, on a GPU on the whole batch, on a CPU on its threads."""
+"""A plan's operations, on the whole batch at once or on the threads of a CPU."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def operate(views: Tensor, plan: ViewPlan, threads: RowThreads | None, kernels: 
     Args:
         views: (N, S, S, 3) uint8, contiguous.
         plan: of these N views.
-        threads: None on a GPU.
+        threads: that share the rows; None: the batch is done at once.
         kernels: data.kernels.
     """
     if threads is None:

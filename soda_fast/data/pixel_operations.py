@@ -40,7 +40,8 @@ def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") 
     Returns:
         `images`.
     """
-    fused = [carries_out(kernels, images) and bool(HAVE_STEPS[step].all()) for step in plan.operations.T]
+    takes_steps = carries_out(kernels, images.device, images.shape[1])
+    fused = [takes_steps and bool(HAVE_STEPS[step].all()) for step in plan.operations.T]
     for together, steps in groupby(range(len(fused)), lambda step: fused[step]):
         which = list(steps)
         operations, strengths = plan.operations[:, which], plan.strengths[:, which]

@@ -11,7 +11,7 @@ from triton.runtime.errors import OutOfResources
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
 from soda_fast.config.types import Kernels
-from soda_fast.data.executor import make_executor
+from soda_fast.data.executor import Backend, dali_is_installed, make_executor
 from soda_fast.data.operations import NAMES, NUM_BINS, SIGNED, strength
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import ViewPlan, plan
@@ -114,16 +114,18 @@ def test_many_steps_of_real_images() -> None:
     assert_equal(images, whole_plan(operations, strong, kernel=5))
 
 
-def test_an_executor_makes_the_same_views_by_either() -> None:
-    """Of two sizes, one beyond the kernel, from crop to blur and solarize."""
-    images = array_set("clouds", 8)
+@pytest.mark.parametrize("backend", ["batched"] + ["dali"] * dali_is_installed())
+def test_an_executor_makes_the_same_views_by_either(backend: Backend) -> None:
+    """Of two sizes, one beyond the kernel, from crop to blur and solarize; with threads, which must not share Triton's
+    interpreter."""
+    images = array_set("clouds", 4)
     view = ViewConfig(jitter_probability=1.0, grayscale_probability=0.2, blur_probability=0.5, solarize_probability=0.5)
-    indices, sizes = np.arange(8), (24, LARGEST + 6)
+    indices, sizes = np.arange(4), (16, LARGEST + 1)
     plans = [plan(view, 1, stream, indices, images.heights, images.widths) for stream in ("source", "target")]
 
     def views(kernels: Kernels) -> list[np.ndarray]:
-        data = DataConfig(backend="batched", kernels=kernels, threads=1)
-        execute = make_executor(images, sizes, data, torch.device(DEVICE), 8)
+        data = DataConfig(backend=backend, kernels=kernels, threads=4)
+        execute = make_executor(images, sizes, data, torch.device(DEVICE), 4)
         made = [view.cpu().numpy() for view in execute(indices, plans)]
         execute.close()
         return made
