@@ -9,6 +9,7 @@ from torch import Tensor
 from soda_fast.config.types import Kernels
 from soda_fast.errors import TrainingError
 from soda_kernels import KernelFailed, change_views, resize_views, why_not_triton
+from soda_kernels.resize_views import LARGEST as LARGEST_RESIZED
 from soda_kernels.resize_views import MOST_TAPS
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 
@@ -22,9 +23,10 @@ def check_kernels(kernels: Kernels, device: torch.device) -> None:
         raise ValueError(f"data.kernels: triton is not available here: {obstacle}; use auto or pytorch")
 
 
-def resizes(kernels: Kernels, device: torch.device, taps: int) -> bool:
-    """Whether `resize` is for images there. taps: K of its weights, more for images much larger than their views."""
-    return _are_wanted(kernels, device) and taps <= MOST_TAPS
+def resizes(kernels: Kernels, device: torch.device, size: int, taps: int) -> bool:
+    """Whether `resize` is for views there of this side. taps: K of its weights, more for images much larger than their
+    views."""
+    return _are_wanted(kernels, device) and size <= LARGEST_RESIZED and taps <= MOST_TAPS
 
 
 def carries_out(kernels: Kernels, device: torch.device, size: int) -> bool:
