@@ -1,9 +1,10 @@
-"""Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
+"""Plans carried out on whole batches of decoded images of one size, on any device.
 
 On a GPU Triton kernels make each view in two launches (`fused_views.py`): Python's threads take turns, and hundreds of
-launches for a batch would hold up the one that trains. Without these kernels there are about 700, whatever the batch,
-where DALI sets up every sample by itself. Nothing here waits for the device. On a CPU threads share the rows of a
-batch, and compiled code goes through them image by image where there is a compiler (`soda_fast/pixels.py`).
+launches for a batch would hold up the one that trains. Without these kernels tensor operations take about 700, whatever
+the batch, where DALI sets up every sample by itself. Nothing here waits for the device. On a CPU threads share the rows
+of a batch, and compiled code goes through them image by image where there is a compiler (`soda_fast/pixels.py`), else
+tensor operations do.
 
 Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
 height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
