@@ -17,11 +17,11 @@ from torch.utils.data import Dataset as TorchDataset
 from benchmarks.ladder.worker_loader import SourceTargetImages, open_image
 from soda_fast.config import Config
 from soda_fast.config.schema import DataConfig, ViewConfig
+from soda_fast.config.types import Kernels
 from soda_fast.data import Dataset, TrainLoader
 from soda_fast.data.image_files import scan
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.resident import make_resident
-from soda_fast.fused_views import Kernels
 
 EPOCH_IMAGES = 50_000  # after which the reference's workers end and new ones start
 

@@ -1,9 +1,10 @@
 """Images per second of the data pipelines, both views of each: python -m benchmarks.input_pipeline
 
-Contestants: our loader on the CPU and, where there is one, on the GPU, there also `plain`, without Triton kernels for
-views; torchvision's transforms on Pillow images in a DataLoader as the reference implementation has it, with one worker
-and with one for each core, decoding once for each view; the same repaired (persistent workers, one decoding); and
-`synthetic`, which costs nothing. All make the same views: the reference's crop, flip, RandAugment, normalising, noise.
+Contestants: our loader on the CPU and, where there is one, on the GPU, there also without Triton kernels for views
+(`tensors`); torchvision's transforms on Pillow images in a DataLoader as the reference implementation has it, with one
+worker and with one for each core, decoding once for each view; the same repaired (persistent workers, one decoding);
+and `synthetic`, which costs nothing. All make the same views: the reference's crop, flip, RandAugment, normalising,
+noise.
 
 The contestants take turns in every round, so that a machine that slows down slows all; medians and extremes are over
 rounds. A round's clock starts when what was prepared ahead is used up.
@@ -36,10 +37,10 @@ from benchmarks.input_loaders import (
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
+from soda_fast.config.types import Kernels
 from soda_fast.data.executor import dali_is_installed, default_threads
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.flops import count_flops
-from soda_fast.fused_views import Kernels
 from soda_fast.gpus import sheet_of
 
 VERSION = 1
@@ -100,7 +101,7 @@ def contestants(
         (f"soda_fast {backend}", backend, device, "auto") for device in [cpu, *[cuda] * gpu] for backend in backends
     ]
     if gpu and decoded:
-        ours.append(("soda_fast plain", "batched", cuda, "pytorch"))
+        ours.append(("soda_fast batched, tensors", "batched", cuda, "pytorch"))
     found = []
     for batch in batches:
         for count in threads:
@@ -227,12 +228,12 @@ def format_result(result: Result) -> str:
     lines = [
         f"views of {case.source_size} and {case.target_size} pixels from {case.height}x{case.width} "
         f"{'JPEGs' if case.encoded else 'pixels'}, {'with' if case.randaugment else 'without'} RandAugment",
-        f"  {'':24}{'device':>8}{'threads':>9}{'batch':>7}{'images/s':>15}{'lowest':>15}{'highest':>15}{'times':>8}",
+        f"  {'':28}{'device':>8}{'threads':>9}{'batch':>7}{'images/s':>15}{'lowest':>15}{'highest':>15}{'times':>8}",
     ]
     for row in result.rows:
         times = times_reference(result.rows, row)
         lines.append(
-            f"  {row.name:24}{row.device:>8}{row.threads:>9}{row.batch:>7}{row.median:>15,.0f}"
+            f"  {row.name:28}{row.device:>8}{row.threads:>9}{row.batch:>7}{row.median:>15,.0f}"
             f"{min(row.rates):>15,.0f}{max(row.rates):>15,.0f}" + (f"{times:8.2f}" if times else "")
         )
     if result.step:

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.errors import TrainingError
 from soda_kernels import KernelFailed, change_views, resize_views, why_not_triton
+from soda_kernels.resize_views import LARGEST as LARGEST_RESIZED
 from soda_kernels.resize_views import MOST_TAPS
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 
-__all__ = ["FIELDS", "Kernels", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes"]
-
-Kernels = Literal["auto", "triton", "pytorch"]
+__all__ = ["FIELDS", "Step", "carries_out", "carry_out", "check_kernels", "resize", "resizes", "threads_share_rows"]
 
 
 def check_kernels(kernels: Kernels, device: torch.device) -> None:
@@ -24,14 +23,21 @@ def check_kernels(kernels: Kernels, device: torch.device) -> None:
         raise ValueError(f"data.kernels: triton is not available here: {obstacle}; use auto or pytorch")
 
 
-def resizes(kernels: Kernels, device: torch.device, taps: int) -> bool:
-    """Whether `resize` is for images there. taps: K of its weights, more for images much larger than their views."""
-    return _are_wanted(kernels, device) and taps <= MOST_TAPS
+def resizes(kernels: Kernels, device: torch.device, size: int, taps: int) -> bool:
+    """Whether `resize` is for views there of this side. taps: K of its weights, more for images much larger than their
+    views."""
+    return _are_wanted(kernels, device) and size <= LARGEST_RESIZED and taps <= MOST_TAPS
 
 
-def carries_out(kernels: Kernels, views: Tensor) -> bool:
-    """Whether `carry_out` is for these (N, S, S, 3) views. Larger ones do not fit into a program."""
-    return _are_wanted(kernels, views.device) and views.shape[1] <= LARGEST
+def carries_out(kernels: Kernels, device: torch.device, size: int) -> bool:
+    """Whether `carry_out` is for views there of this side. Larger ones do not fit into a program."""
+    return _are_wanted(kernels, device) and size <= LARGEST
+
+
+def threads_share_rows(kernels: Kernels, device: torch.device) -> bool:
+    """Whether a CPU's threads divide a batch among them. Not where Triton's interpreter makes views: what it replaces
+    in Triton while a kernel runs, it replaces for all threads."""
+    return device.type == "cpu" and not _are_wanted(kernels, device)
 
 
 def _are_wanted(kernels: Kernels, device: torch.device) -> bool:

@@ -28,6 +28,7 @@ FREE_KEYS = (
     "run.dir",
     "data.root",
     "data.backend",
+    "data.kernels",
     "data.resident_mib",
     "data.resident_device_mib",
     "data.on_unreadable",

@@ -150,6 +150,8 @@ def make_loader(
         return loader, loader.queued_batches // accumulate
     if recipe.loader == "dali":
         config = replace(config, data=replace(config.data, backend="dali"))
+    if recipe.loader == "tensors":
+        config = replace(config, data=replace(config.data, kernels="pytorch"))
     return open_loader(config, dataset, processes, 0), config.data.prefetch_batches
 
 

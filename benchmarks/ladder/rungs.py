@@ -19,7 +19,8 @@ class Recipe:
     reads: what the host reads from the device in a step: "loss" (and all else that the reference waits for), "finite"
         (only whether the gradient is finite), "nothing".
     lists: fused AdamW and a moving average over lists of tensors, instead of PyTorch's default AdamW and a loop.
-    loader: "one worker" or "workers" of a torch DataLoader with Pillow, "dali", or "own": what training itself takes.
+    loader: "one worker" or "workers" of a torch DataLoader with Pillow, "dali", "own": what training itself takes, or
+        "tensors": the same without Triton kernels for views.
     """
 
     precision: Literal["fp16", "bf16", "fp32"] = "fp16"
@@ -30,7 +31,7 @@ class Recipe:
     own_networks: bool = False
     reads: Literal["loss", "finite", "nothing"] = "loss"
     lists: bool = False
-    loader: Literal["one worker", "workers", "dali", "own"] = "one worker"
+    loader: Literal["one worker", "workers", "dali", "tensors", "own"] = "one worker"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ _KERNEL = replace(_COMPILE, own_networks=True)
 _NO_SYNC = replace(_KERNEL, reads="nothing")
 _FUSED = replace(_NO_SYNC, lists=True)
 _DALI = replace(_FUSED, loader="dali")
+_TENSORS = replace(_FUSED, loader="tensors")
 _TRAINER = replace(_FUSED, loader="own")
 LAST_RUNG = "trainer"
 """The one that targets and summaries speak of."""
@@ -101,10 +103,12 @@ RUNGS = (
     ),
     Rung("dali", "the trainer's loader with DALI: decoded once, augmented on the GPU", _DALI),
     Rung(
-        LAST_RUNG,
-        "the trainer as it trains: data.backend as configured, which on a GPU augments decoded images a batch at once",
-        _TRAINER,
+        "tensors",
+        "data.backend as configured, which on a GPU augments decoded images a batch at once; data.kernels=pytorch: by "
+        "tensor operations, whose hundreds of launches compete with the training's own",
+        _TENSORS,
     ),
+    Rung(LAST_RUNG, "the trainer as it trains: data.kernels as configured, Triton kernels for views", _TRAINER),
 )
 
 
@@ -129,4 +133,7 @@ def on_device(recipe: Recipe, device: torch.device) -> tuple[Recipe, list[str]]:
         notes.append("not compiled: that takes minutes on a CPU and gains nothing")
     if recipe.own_networks:
         notes.append("group_norm_modulate in plain PyTorch instead of Triton")
+    if recipe.loader == "tensors":
+        notes.append("views as training itself makes them: the kernels that this rung does without are for GPUs")
+        recipe = replace(recipe, loader="own")
     return replace(recipe, precision="fp32", channels_last=False, compiled=False), notes

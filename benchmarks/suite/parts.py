@@ -167,13 +167,13 @@ def _ladder(options: Options, name: str, title: str, config: str, limit_s: float
 
 
 def _ladder_32(options: Options) -> Part:
-    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 400)
+    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 440)
 
 
 def _ladder_64(options: Options) -> Part:
     without_data = replace(options, data=None)  # what --data names are CIFAR-10's images
     title = "From the reference's recipe to this trainer, 64x64"
-    return _ladder(without_data, "ladder_64", title, TINY_IMAGENET, 300)
+    return _ladder(without_data, "ladder_64", title, TINY_IMAGENET, 330)
 
 
 def _memory(options: Options) -> Part:

@@ -13,17 +13,25 @@ class KernelFailed(RuntimeError):
 
 @contextmanager
 def starting(kernel: str, device: torch.device) -> Iterator[None]:
-    """Start a kernel on the device inside. kernel: what it is called in errors.
+    """Start a kernel on the device inside, and do nothing else there. kernel: what it is called in errors.
 
     Raises:
-        KernelFailed: it cannot be compiled or started there.
+        KernelFailed: it cannot be compiled or started there, or earlier work on the device failed.
     """
     from triton.errors import TritonError
 
     try:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             yield
-    # Triton's own, and what it lets through of the driver's and the C compiler's errors.
-    except (TritonError, RuntimeError, subprocess.SubprocessError) as error:
-        place = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
-        raise KernelFailed(f"the kernel {kernel} failed on {place}: {error}") from error
+    # Triton's own, and what it lets through of others: of the driver and the C compiler; OSError and ImportError of a
+    # cache folder that cannot be written, or that nothing may be executed from; AssertionError without libcuda.
+    except (TritonError, RuntimeError, subprocess.SubprocessError, OSError, ImportError, AssertionError) as error:
+        cause = str(error) or type(error).__name__
+        raise KernelFailed(f"the kernel {kernel} failed on {_place(device)}: {cause}") from error
+
+
+def _place(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "this CPU"
+    # A GPU reports what went wrong in earlier work at the next call, whichever that is.
+    return f"{torch.cuda.get_device_name(device)}, or work on the device before it did"

@@ -13,6 +13,7 @@ from soda_fast.config.types import (
     Dimension,
     EmaLength,
     Epochs,
+    Kernels,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -93,11 +94,12 @@ class DataConfig:
     """Folder that holds the data set, or its store as `soda-fast prepare` made it, which then is what is read (unused
     by digits, which come with scikit-learn)."""
     backend: Literal["auto", "dali", "batched", "torchvision"] = "auto"
-    """What decodes and augments. batched: resident images, by tensor operations on whole batches, on a CPU in C. auto:
-    batched where the images are resident; else DALI where it is installed, else torchvision."""
-    kernels: Literal["auto", "triton", "pytorch"] = "auto"
-    """How batched resizes, and batched and dali do what follows to views of at most 64 pixels. triton: in one launch
-    each, on GPUs only. pytorch: in hundreds. auto: triton where it runs. The views are equal in every bit."""
+    """What decodes and augments. batched: resident images, whole batches at once, on a GPU as `kernels` says, on a CPU
+    in C. auto: batched where the images are resident; else DALI where it is installed, else torchvision."""
+    kernels: Kernels = "auto"
+    """Triton kernels for views on a GPU: one launch resizes (batched), one does all operations on views of at most 64
+    pixels (batched, dali). triton: they, or an error. pytorch: hundreds of launches. auto: triton where it runs. The
+    views are equal in every bit."""
     source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Dimension = 32
@@ -304,7 +306,7 @@ class PerfConfig:
     activation_checkpointing: Switch = False
     """Keep only the inputs of the decoder's blocks and compute the rest again in the backward pass: less memory, one
     more forward pass of the decoder."""
-    kernels: Literal["auto", "triton", "pytorch"] = "auto"
+    kernels: Kernels = "auto"
     """Normalisation and modulation. triton: one fused kernel; pytorch: plain operations. auto: triton on GPUs."""
 
 

@@ -1,7 +1,7 @@
 """The types that the keys of the schema share, and the decorator of its sections."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field
 
@@ -22,6 +22,7 @@ Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 LONGEST_EMA = 0.28
 EmaLength = Annotated[float, Field(gt=0, le=LONGEST_EMA, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
+Kernels = Literal["auto", "triton", "pytorch"]
 # Bounded, so that a number of epochs always converts to a number of images.
 Epochs = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 WarmupEpochs = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]

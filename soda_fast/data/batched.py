@@ -1,9 +1,10 @@
-"""Plans carried out on whole batches of decoded images of one size, by plain tensor operations on any device.
+"""Plans carried out on whole batches of decoded images of one size, on any device.
 
 On a GPU Triton kernels make each view in two launches (`fused_views.py`): Python's threads take turns, and hundreds of
-launches for a batch would hold up the one that trains. Without these kernels there are about 700, whatever the batch,
-where DALI sets up every sample by itself. Nothing here waits for the device. On a CPU threads share the rows of a
-batch, and compiled code goes through them image by image where there is a compiler (`soda_fast/pixels.py`).
+launches for a batch would hold up the one that trains. Without these kernels tensor operations take about 700, whatever
+the batch, where DALI sets up every sample by itself. Nothing here waits for the device. On a CPU threads share the rows
+of a batch, and compiled code goes through them image by image where there is a compiler (`soda_fast/pixels.py`), else
+tensor operations do.
 
 Beside torchvision on Pillow images, on CPUs and GPUs alike: equal in every grey level. One exception: where a box's
 height is reduced by more than twice as many pixels as its width, Pillow 13 and later resize it along its height first,
@@ -17,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.image_set import ArrayImages
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels, resize, resizes
+from soda_fast.fused_views import resize, resizes, threads_share_rows
 from soda_fast.pixels import resize as resize_compiled
 
 _CACHED_BYTES = 1 << 19  # of images that a CPU's thread works on at once
@@ -54,7 +56,7 @@ class BatchedExecutor:
         height, width = images.pixels.shape[1:3]
         self._resizes = [Resize(height, width, size, device, kernels) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
-        self._threads = RowThreads(threads, "soda-fast-views") if device.type == "cpu" else None
+        self._threads = RowThreads(threads, "soda-fast-views") if threads_share_rows(kernels, device) else None
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:
         """As ViewExecutor."""
@@ -104,7 +106,7 @@ class Resize:
         self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
         # So that the numbers between, which take four times the room and more, stay in a core's cache.
         self._cached_rows = max(1, _CACHED_BYTES // 4 // (height * width * 3))
-        self._fused = resizes(kernels, device, weights.weights.shape[2])
+        self._fused = resizes(kernels, device, size, weights.weights.shape[2])
 
     def __call__(self, images: Tensor, plan: ViewPlan) -> Tensor:
         """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8."""

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.operate import operate
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels
+from soda_fast.fused_views import threads_share_rows
 from soda_fast.store.pictures import encode_png
 
 
@@ -57,7 +58,7 @@ class DaliExecutor:
         self._views = range(len(sizes))
         self._sizes, self._paired, self._kernels = tuple(sizes), paired, kernels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="soda-fast-read")
-        self._rows = RowThreads(threads, "soda-fast-operate") if device.type == "cpu" else None
+        self._rows = RowThreads(threads, "soda-fast-operate") if threads_share_rows(kernels, device) else None
         self._pipeline = self._build()
 
     def __call__(self, indices: NDArray[np.int64], plans: Sequence[ViewPlan]) -> list[Tensor]:

@@ -1,11 +1,11 @@
-"""A plan's operations, on a GPU on the whole batch, on a CPU on its threads."""
+"""A plan's operations, on the whole batch at once or on the threads of a CPU."""
 
 from torch import Tensor
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels
 
 _CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 
@@ -16,7 +16,7 @@ def operate(views: Tensor, plan: ViewPlan, threads: RowThreads | None, kernels: 
     Args:
         views: (N, S, S, 3) uint8, contiguous.
         plan: of these N views.
-        threads: None on a GPU.
+        threads: that share the rows; None: the batch is done at once.
         kernels: data.kernels.
     """
     if threads is None:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from soda_fast.config.types import Kernels
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
 from soda_fast.data.compiled_operations import apply_compiled
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, fixed_point_affine
 from soda_fast.data.step_table import HAVE_STEPS, step_table
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
-from soda_fast.fused_views import Kernels, carries_out, carry_out
+from soda_fast.fused_views import carries_out, carry_out
 
 _INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
@@ -39,7 +40,8 @@ def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") 
     Returns:
         `images`.
     """
-    fused = [carries_out(kernels, images) and bool(HAVE_STEPS[step].all()) for step in plan.operations.T]
+    takes_steps = carries_out(kernels, images.device, images.shape[1])
+    fused = [takes_steps and bool(HAVE_STEPS[step].all()) for step in plan.operations.T]
     for together, steps in groupby(range(len(fused)), lambda step: fused[step]):
         which = list(steps)
         operations, strengths = plan.operations[:, which], plan.strengths[:, which]

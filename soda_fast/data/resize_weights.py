@@ -25,9 +25,14 @@ class ResizeWeights:
     weights: NDArray[np.int32]
 
 
+def most_taps(longest: int, size: int) -> int:
+    """K, for every length up to `longest`, to `size`: the most pixels that one result needs."""
+    return math.ceil(max(1.0, longest / size)) * 2 + 1
+
+
 def resize_weights(longest: int, size: int) -> ResizeWeights:
     """Weights for every length up to `longest`, to `size`."""
-    taps = math.ceil(max(1.0, longest / size)) * 2 + 1
+    taps = most_taps(longest, size)
     first = np.zeros((longest + 1, size), np.int64)
     weights = np.zeros((longest + 1, size, taps), np.int32)
     for length in range(1, longest + 1):

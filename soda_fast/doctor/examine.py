@@ -38,8 +38,8 @@ def examine(
         found += _say(f"\n{path}", [Finding("wrong", "configuration", str(error))])
         return _verdict(found)
     hardware = this_hardware()
-    images_found, train_images, decoded = _find_images(config)
-    paths = path_findings(config, hardware, train_images, decoded)
+    images_found, train_images, longest = _find_images(config)
+    paths = path_findings(config, hardware, train_images, longest)
     found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
     found += _say("\nDisks and memory", disk_findings(config, _parameters(config), train_images))
     if not _wrong(found):
@@ -50,18 +50,19 @@ def examine(
     return _verdict(found)
 
 
-def _find_images(config: Config) -> tuple[Finding, int | None, bool]:
-    """Whether the data set is there, how many training images it has, and whether training will have them decoded in
-    memory; nothing is decoded or written."""
+def _find_images(config: Config) -> tuple[Finding, int | None, int | None]:
+    """Whether the data set is there, how many training images it has, and their longer side in pixels if training will
+    have them decoded in memory; nothing is decoded or written."""
     grey = (0.5, 0.5, 0.5)
     try:
         dataset = load_dataset(replace(config.data, resident_mib=0, mean=grey, std=grey))
     except (ValueError, OSError) as error:
-        return Finding("wrong", "data set", str(error)), None, False
+        return Finding("wrong", "data set", str(error)), None, None
     text = f"{dataset.name}, {len(dataset.train):,} training images"
     resident = resident_size(dataset.train, config.data.resident_mib << 20) is not None
     decoded = resident or isinstance(dataset.train, ArrayImages)
-    return Finding("ok", "data set", text), len(dataset.train), decoded
+    longest = int(max(dataset.train.heights.max(), dataset.train.widths.max())) if decoded else None
+    return Finding("ok", "data set", text), len(dataset.train), longest
 
 
 def _say(title: str | None, findings: Iterable[Finding]) -> list[Finding]:

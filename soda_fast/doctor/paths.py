@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, run_length_images
-from soda_fast.data.executor import resolve_backend
+from soda_fast.data.executor import Backend, resolve_backend
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.hardware import Hardware
+from soda_fast.doctor.views import view_findings
 from soda_fast.flops import count_flops
 
 CORE_FLOPS_PER_S = 50e9
@@ -16,16 +17,18 @@ _CORES_PER_GPU = 4
 _BACKENDS = {"dali": "DALI", "batched": "images in memory, a batch at once", "torchvision": "torchvision"}
 
 
-def path_findings(config: Config, hardware: Hardware, train_images: int | None, decoded: bool) -> Iterator[Finding]:
+def path_findings(
+    config: Config, hardware: Hardware, train_images: int | None, longest: int | None
+) -> Iterator[Finding]:
     """One finding for each choice that `auto` makes, or that the configuration forces.
 
-    train_images: None: not known. decoded: whether they will lie in memory as pixels.
+    train_images: None: not known. longest: side in pixels of those that will lie in memory decoded; None: none will.
     """
     if hardware.on_gpu:
         yield from _gpus(config, hardware)
     else:
         yield _cpu(config, hardware, train_images)
-    yield _images(config, hardware, decoded)
+    yield from _images(config, hardware, longest)
     yield _precision(config, hardware)
     yield _compile(config, hardware)
     yield _normalisation(config, hardware)
@@ -58,12 +61,18 @@ def _gpus(config: Config, hardware: Hardware) -> Iterator[Finding]:
     yield Finding("note", "processes", f"`soda-fast train` uses one of {hardware.gpus} GPUs; all of them: {command}")
 
 
-def _images(config: Config, hardware: Hardware, decoded: bool) -> Finding:
-    processes = max(hardware.gpus, 1)
+def _images(config: Config, hardware: Hardware, longest: int | None) -> Iterator[Finding]:
     try:
-        backend = resolve_backend(config.data.backend, decoded)
+        backend = resolve_backend(config.data.backend, longest is not None)
     except ValueError as error:
-        return Finding("wrong", "images", str(error))
+        yield Finding("wrong", "images", str(error))
+        return
+    yield _loader(config, hardware, backend)
+    yield from view_findings(config, hardware, backend, longest)
+
+
+def _loader(config: Config, hardware: Hardware, backend: Backend) -> Finding:
+    processes = max(hardware.gpus, 1)
     threads = config.data.threads or max(1, int(hardware.cores) // processes)
     text = f"{_BACKENDS[backend]}, {_place(backend, hardware)}, {threads} threads a process"
     if backend == "torchvision" and hardware.on_gpu:

@@ -90,6 +90,7 @@ def test_each_rung_changes_one_thing() -> None:
         {"lists"},
         {"loader"},
         {"loader"},
+        {"loader"},
     ]
 
 
@@ -105,6 +106,16 @@ def test_every_rung_runs(tmp_path: Path, processes: Processes) -> None:
         assert all(row["phase_s"][phase] > 0 for phase in ("data", "forward", "backward", "optimizer", "ema"))
         assert (row["phase_s"]["other"] > 0) == (rung.name == "published")
         assert row["images_per_second"]["lower_quartile"] <= row["images_per_second"]["upper_quartile"]
+
+
+@pytest.mark.parametrize(("loader", "kernels"), [("tensors", "pytorch"), ("own", "auto")])
+def test_a_rung_does_without_kernels_for_views(
+    loader: Any, kernels: str, tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Config] = []
+    monkeypatch.setattr("benchmarks.ladder.measure.open_loader", lambda config, *_: asked.append(config))
+    make_loader(*tiny(tmp_path), Recipe(loader=loader), processes, real=True)
+    assert [config.data.kernels for config in asked] == [kernels]
 
 
 @pytest.mark.gpu

@@ -24,8 +24,8 @@ def cifar(*overrides: str) -> Config:
     return load_config(CONFIGS / "cifar10.yaml", list(overrides))
 
 
-def found(config: Config, hardware: Hardware) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in path_findings(config, hardware, 50_000, decoded=False)}
+def found(config: Config, hardware: Hardware, longest: int | None = None) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in path_findings(config, hardware, 50_000, longest)}
 
 
 def test_all_is_well_on_an_h100() -> None:
@@ -80,6 +80,32 @@ def test_what_is_slow_or_wrong(hardware: Hardware, overrides: list[str], subject
     finding = found(cifar(*overrides), hardware)[subject]
     assert finding.mark == mark
     assert words in f"{finding.text}; {finding.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "overrides", "longest", "mark", "words"),
+    [
+        (H100, [], 32, "ok", "one launch resizes, one does all operations"),
+        (H100, ["data.kernels=triton"], 256, "ok", "one launch resizes"),
+        (H100, ["data.source_size=31"], 256, "slow", "data.source_size 31 of images of 256 pixels"),
+        (H100, ["data.target_size=72"], 96, "slow", "data.target_size 72 is beyond the kernel for operations"),
+        (H100, ["data.kernels=pytorch"], 32, "slow", "data.kernels=auto"),
+        (T4, [], 32, "slow", "hundreds of launches for a batch: it needs compute capability 8.0"),
+        (T4, ["data.kernels=triton"], 32, "wrong", "data.kernels is triton, but it needs compute capability 8.0"),
+        (LAPTOP, ["data.kernels=triton"], 32, "wrong", "use auto or pytorch"),
+    ],
+)
+def test_what_makes_the_views(hardware: Hardware, overrides: list[str], longest: int, mark: str, words: str) -> None:
+    finding = found(cifar(*overrides), hardware, longest)["views"]
+    assert finding.mark == mark
+    assert words in f"{finding.text}; {finding.remedy}"
+
+
+def test_views_without_operations_may_be_large() -> None:
+    plain = [f"data.{view}.randaugment_num_ops=0" for view in ("source", "target")]
+    assert found(cifar("data.target_size=72", *plain), H100, 72)["views"].mark == "ok"
+    assert "views" not in found(cifar(), LAPTOP, 32)
+    assert "views" not in found(cifar("data.backend=torchvision"), H100, 32)
 
 
 def test_memory_that_suffices_or_not() -> None:

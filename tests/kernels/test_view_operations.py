@@ -1,19 +1,24 @@
 """The kernel's views are the tensor code's bit for bit: every operation, every strength, hard images, any size."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from kernel_cases import DEVICE
+from triton.runtime.errors import OutOfResources
 
 from soda_fast.config import ViewConfig
 from soda_fast.config.schema import DataConfig
-from soda_fast.data.executor import make_executor
+from soda_fast.config.types import Kernels
+from soda_fast.data.executor import Backend, dali_is_installed, make_executor
 from soda_fast.data.operations import NAMES, NUM_BINS, SIGNED, strength
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.views import ViewPlan, plan
 from soda_fast.errors import TrainingError
-from soda_fast.fused_views import Kernels, check_kernels
-from soda_kernels import change_views
+from soda_fast.fused_views import check_kernels
+from soda_kernels import KernelFailed, change_views
+from soda_kernels.start import starting
 from soda_kernels.view_operations import FIELDS, LARGEST, Step
 from tests.data.pictures import array_set, clouds, pixels
 
@@ -109,16 +114,18 @@ def test_many_steps_of_real_images() -> None:
     assert_equal(images, whole_plan(operations, strong, kernel=5))
 
 
-def test_an_executor_makes_the_same_views_by_either() -> None:
-    """Of two sizes, one beyond the kernel, from crop to blur and solarize."""
-    images = array_set("clouds", 8)
+@pytest.mark.parametrize("backend", ["batched"] + ["dali"] * dali_is_installed())
+def test_an_executor_makes_the_same_views_by_either(backend: Backend) -> None:
+    """Of two sizes, one beyond the kernel, from crop to blur and solarize; with threads, which must not share Triton's
+    interpreter."""
+    images = array_set("clouds", 4)
     view = ViewConfig(jitter_probability=1.0, grayscale_probability=0.2, blur_probability=0.5, solarize_probability=0.5)
-    indices, sizes = np.arange(8), (24, LARGEST + 6)
+    indices, sizes = np.arange(4), (16, LARGEST + 1)
     plans = [plan(view, 1, stream, indices, images.heights, images.widths) for stream in ("source", "target")]
 
     def views(kernels: Kernels) -> list[np.ndarray]:
-        data = DataConfig(backend="batched", kernels=kernels, threads=1)
-        execute = make_executor(images, sizes, data, torch.device(DEVICE), 8)
+        data = DataConfig(backend=backend, kernels=kernels, threads=4)
+        execute = make_executor(images, sizes, data, torch.device(DEVICE), 4)
         made = [view.cpu().numpy() for view in execute(indices, plans)]
         execute.close()
         return made
@@ -143,16 +150,33 @@ def test_nothing_to_do(count: int, steps: int) -> None:
     assert torch.equal(images, before)
 
 
-def test_a_kernel_that_does_not_compile_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triton.runtime.errors import OutOfResources
-
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OutOfResources(300_000, 232_448, "shared memory"), "shared memory"),
+        (PermissionError(13, "Permission denied", "/cache"), "Permission denied: '/cache'"),
+        (ImportError("launcher.so: failed to map segment"), "failed to map segment"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_kernel_that_does_not_start_is_an_error_that_says_what_to_do(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OutOfResources(300_000, 232_448, "shared memory")
+        raise error
 
     monkeypatch.setattr("soda_kernels.view_operations.kernel.change_view", {(9,): fail})
     equalize = whole_plan(np.full((9, 1), NAMES.index("Equalize")), np.zeros((9, 1)))
-    with pytest.raises(TrainingError, match=r"change_view \(8x8 pixels\) .* shared memory.*; data.kernels=pytorch"):
+    with pytest.raises(TrainingError, match=rf"change_view \(8x8 pixels\) .*{words}.*; data.kernels=pytorch"):
         assert_equal(hard_images(8), equalize)
+
+
+def test_an_earlier_failure_of_the_device_may_be_what_a_launch_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device", lambda _: nullcontext())
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H100")
+    told = "the kernel k failed on NVIDIA H100, or work on the device before it did: illegal memory access"
+    with pytest.raises(KernelFailed, match=told), starting("k", torch.device("cuda", 0)):
+        raise RuntimeError("illegal memory access")
 
 
 def test_triton_where_it_does_not_run_is_refused() -> None:

@@ -129,7 +129,7 @@ def test_harmless_keys_may_change(whole_run: Path, tmp_path: Path) -> None:
         tmp_path / "more", steps=9, log_every_images=2 * BATCH, save_every_images=BATCH, keep_checkpoints=5
     )
     tree |= {"perf": {"activation_checkpointing": True}, "parallel": {"strategy": "ddp"}}
-    tree["data"] |= {"threads": 1, "prefetch_batches": 1}
+    tree["data"] |= {"threads": 1, "prefetch_batches": 1, "kernels": "pytorch"}
     run_tiny(tree)
 
 

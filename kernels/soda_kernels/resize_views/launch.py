@@ -1,5 +1,6 @@
 """From images and boxes to a launch."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from soda_kernels.start import starting
 
 MOST_TAPS = 17
 """Pixels that a result may need along a side, which is for images eight times as large as their views: the kernel reads
-the square of them for each result."""
+the square of them for each result. From where on two passes would be faster has not been measured."""
 
 _BLOCK = 256
+LARGEST = math.isqrt(65_535 * _BLOCK)
+"""Side in pixels of the largest views: CUDA has at most 65535 blocks along a grid's second axis."""
 
 
 def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, precision_bits: int) -> Tensor:
@@ -20,7 +23,8 @@ def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, 
     Args:
         images: (N, H, W, 3) uint8 RGB, where Triton runs (see `why_not_triton`).
         boxes: (N, 5) int64: top, left, height and width in pixels, inside the image; 1 to mirror left to right, else 0.
-        first: (L + 1, S) int64, of lengths up to L = max(H, W): the first of the pixels that count for each result.
+        first: (L + 1, S) int64, S <= LARGEST, of lengths up to L = max(H, W): the first of the pixels that count for
+            each result.
         weights: (L + 1, S, K) int32, K <= MOST_TAPS: for how much they do; 0 beyond the last.
         precision_bits: weights are in units of 2**-precision_bits.
 
@@ -40,7 +44,8 @@ def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, 
     for tensor, dtype in types.items():
         right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device == images.device
         assert right, "the kernel reads contiguous memory of these types on one device"
-    assert weights.shape[2] <= MOST_TAPS, "beyond it two passes are faster"
+    assert weights.shape[2] <= MOST_TAPS, f"at most {MOST_TAPS} pixels along a side count for a result"
+    assert size <= LARGEST, "larger views have more blocks than a grid"
     assert boxes.shape == (count, 5), "a box for each image"
     views = torch.empty(count, size, size, 3, dtype=torch.uint8, device=images.device)
     if count:

@@ -61,8 +61,8 @@ def _to_rgb(hue, saturation, value):
 @triton.jit
 def _darker(value, share):
     """value * (1 - share), halves rounded away from zero as C does."""
-    level = tl.floor(value.to(tl.float64) * (1.0 - share) + 0.5).to(tl.int32)
-    return tl.minimum(tl.maximum(level, 0), 255)
+    darker = tl.floor(value.to(tl.float64) * (1.0 - share) + 0.5).to(tl.int32)
+    return tl.minimum(tl.maximum(darker, 0), 255)
 
 
 @triton.jit

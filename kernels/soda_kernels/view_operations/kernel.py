@@ -90,8 +90,8 @@ def _step(image, pixel, step_ptr, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _all_channels(level):
-    return level * 0x010101
+def _all_channels(levels):
+    return levels * 0x010101
 
 
 @triton.jit

@@ -23,10 +23,10 @@ def equalize(levels, exists, COUNT: tl.constexpr):
     """The histogram of the COUNT levels that exist made flat."""
     # Those that do not exist are counted as black, and taken off again.
     histogram = tl.histogram(tl.where(exists, levels, 0), 256)
-    level = tl.arange(0, 256)
-    histogram -= tl.where(level == 0, levels.shape[0] - COUNT, 0)
+    each = tl.arange(0, 256)
+    histogram -= tl.where(each == 0, levels.shape[0] - COUNT, 0)
     highest = tl.max(tl.where(exists, levels, 0))
-    step = (COUNT - tl.sum(tl.where(level == highest, histogram, 0))) // 255
+    step = (COUNT - tl.sum(tl.where(each == highest, histogram, 0))) // 255
     before = tl.cumsum(histogram, 0) - histogram
     table = tl.minimum((step // 2 + before) // tl.maximum(step, 1), 255)
     return tl.where(step > 0, tl.gather(table, levels, 0), levels)
