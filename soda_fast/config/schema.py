@@ -98,8 +98,8 @@ class DataConfig:
     in C. auto: batched where the images are resident; else DALI where it is installed, else torchvision."""
     kernels: Kernels = "auto"
     """Triton kernels for views on a GPU: one launch resizes (batched), one does all operations on views of at most 64
-    pixels (batched, dali). triton: they, or an error. pytorch: hundreds of launches. auto: triton where it runs. The
-    views are equal in every bit."""
+    pixels (batched, dali). triton: an error where they cannot run. pytorch: hundreds of launches. auto: triton where it
+    runs. The views are equal in every bit."""
     source_size: Dimension = 32
     """Side of the square source view, which the encoder sees, in pixels."""
     target_size: Dimension = 32
