@@ -119,6 +119,43 @@ def test_threads_at_once_compile_once_even_without_locks_on_files(
     assert compilations.read_text() == "once\n"
 
 
+@pytest.mark.parametrize("cut_short", [True, False], ids=["cut short", "of another machine"])
+def test_a_file_that_cannot_be_loaded_is_made_anew_once(
+    cut_short: bool, compilations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert native.library() is not None
+    (made,) = native.cache_folder().glob("*.so")
+    contents = made.read_bytes()
+    made.unlink()
+    if cut_short:
+        made.write_bytes(contents[: len(contents) // 2])
+    else:
+        foreign = b"\x7fELF of another machine"
+        made.with_stem(f"{made.stem.rpartition('-')[0]}-{native._digest(foreign)}").write_bytes(foreign)
+    for _ in range(2):
+        monkeypatch.setattr(native, "_loaded", [])
+        assert native.library() is not None
+        assert compilations.read_text() == "once\n" * 2
+    assert made.read_bytes() == contents
+
+
+def test_each_c_library_has_a_file_of_its_own(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("2.17", "2.39"):
+        monkeypatch.setattr(native, "_loaded", [])
+        monkeypatch.setattr(native.platform, "libc_ver", lambda version=version: ("glibc", version))
+        assert native.library() is not None
+    assert len(list(native.cache_folder().glob("*.so"))) == 2
+
+
+def test_the_file_is_on_disk_before_it_has_its_name(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(native.os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    assert native.library() is not None
+    file, folder = synced
+    assert (file.suffix, folder) == (".so", native.cache_folder())
+    assert file.parent.parent == folder, "in a folder beside, from which it is moved"
+
+
 def test_a_failed_compilation_is_told_with_the_compilers_last_line(
     compilations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
 
 def _load() -> ctypes.CDLL | None:
     try:
-        found = ctypes.CDLL(str(_compiled(_compiler(), cache_folder())))
+        found = _shared_object(_compiler(), cache_folder())
     # The last is of a user without a home.
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         warnings.warn(f"NumPy does what C would do several times faster on this CPU: {_reason(error)}", stacklevel=3)
@@ -74,26 +74,56 @@ def _compiler() -> list[str]:
     return found[0]
 
 
-def _compiled(compiler: list[str], folder: Path) -> Path:
+def _shared_object(compiler: list[str], folder: Path) -> ctypes.CDLL:
     sources, headers = sorted(FOLDER.glob("*.c")), sorted(FOLDER.glob("*.h"))
     contents = [path.read_bytes() for path in (*sources, *headers)]
-    made_of = (*contents, *(part.encode() for part in (*compiler, platform.machine(), *FLAGS)))
-    path = folder / f"cpu-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
-    if not path.exists():
+    # The C library's version: machines with an older one may share the folder, and cannot load what needs a newer.
+    words = (*compiler, platform.machine(), *platform.libc_ver(), *FLAGS)
+    name = f"cpu-{_digest(b'/'.join((*contents, *(word.encode() for word in words))))}"
+    found = _opened(folder, name)
+    if found is None:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             # Another process may have made it meanwhile.
-            if not path.exists():
-                _compile(compiler, sources, path)
+            found = _opened(folder, name) or ctypes.CDLL(str(_compile(compiler, sources, folder, name)))
+    return found
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
+def _opened(folder: Path, name: str) -> ctypes.CDLL | None:
+    """None where no such file is there, or it is damaged, or cannot be loaded on this machine."""
+    for path in folder.glob(f"{name}-*.so"):
+        try:
+            # To load a file that was cut short would end the process: SIGBUS, no error.
+            if path.stem == f"{name}-{_digest(path.read_bytes())}":
+                return ctypes.CDLL(str(path))
+        except OSError:
+            continue
+    return None
+
+
+def _compile(compiler: list[str], sources: list[Path], folder: Path, name: str) -> Path:
+    """Compile in a folder beside, force the file to disk, and only then give it its name, with its contents' digest."""
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        made = Path(beside) / f"{name}.so"
+        command = [*compiler, *FLAGS, "-o", str(made), *map(str, sources)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
+        _sync(made)
+        path = made.replace(folder / f"{name}-{_digest(made.read_bytes())}.so")
+    _sync(folder)
     return path
 
 
-def _compile(compiler: list[str], sources: list[Path], path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
-        made = Path(beside) / path.name
-        command = [*compiler, *FLAGS, "-o", str(made), *map(str, sources)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
-        made.replace(path)
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
