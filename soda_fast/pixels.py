@@ -44,5 +44,5 @@ def resize(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> Ten
         (N, S, S, 3) uint8; None where there is no compiler.
     """
     size = first.shape[1]
-    views = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    views = torch.empty(len(images), size, size, 3, dtype=torch.uint8, device="cpu")
     return views if resize_boxes(views, images, boxes, first, weights) else None
