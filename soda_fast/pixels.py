@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_kernels import CHANGES, change_images, resize_boxes
+from soda_kernels.cpu.library import library
 
 NUMBERS = 6  # most numbers of a change
+
+
+def in_c() -> bool:
+    """Whether C does what is here. The first call compiles it."""
+    return library() is not None
 
 
 def places(names: Sequence[str]) -> NDArray[np.int32]:

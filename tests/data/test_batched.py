@@ -107,6 +107,17 @@ def test_two_whole_views_are_torchvisions_whatever_the_threads() -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_views_without_a_compiler_are_the_same_and_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = array_set("digits")
+    planned = drawn(images, 2, "source")
+    expected = views(images, [planned], [8], "auto")
+    without_compiler(monkeypatch)
+    monkeypatch.setattr("soda_fast.pixels.library", lambda: None)
+    with pytest.warns(UserWarning, match=r"slower than by DALI: install gcc, or set data\.backend=dali"):
+        found = views(images, [planned], [8], "auto")
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("compiler", [True, False])
 def test_whatever_the_default_device_is(compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the caller's thread, which has this default, and in threads, which have not."""
