@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_kernels import CHANGES, change_images, resize_boxes
+from soda_kernels.cpu.library import library
 
 NUMBERS = 6  # most numbers of a change
+
+
+def in_c() -> bool:
+    """Whether C does what is here. The first call compiles it."""
+    return library() is not None
 
 
 def places(names: Sequence[str]) -> NDArray[np.int32]:
@@ -44,5 +50,5 @@ def resize(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> Ten
         (N, S, S, 3) uint8; None where there is no compiler.
     """
     size = first.shape[1]
-    views = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    views = torch.empty(len(images), size, size, 3, dtype=torch.uint8, device="cpu")
     return views if resize_boxes(views, images, boxes, first, weights) else None

@@ -62,7 +62,8 @@ class BatchedExecutor:
         """As ViewExecutor."""
         if self._threads is None:
             return self._make(indices, plans)
-        views = [torch.empty(len(plan), size, size, 3, dtype=torch.uint8) for plan, size in zip(plans, self._sizes)]
+        shapes = [(len(plan), size, size, 3) for plan, size in zip(plans, self._sizes, strict=True)]
+        views = [torch.empty(shape, dtype=torch.uint8, device="cpu") for shape in shapes]
 
         def work(rows: slice) -> None:
             for view, made in zip(views, self._make(indices[..., rows], [plan.rows(rows) for plan in plans])):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -14,8 +15,10 @@ from soda_fast.config.schema import DataConfig
 from soda_fast.data.image_set import ArrayImages, ImageSet
 from soda_fast.data.views import ViewPlan
 from soda_fast.fused_views import check_kernels
+from soda_fast.pixels import in_c
 
 Backend = Literal["dali", "batched", "torchvision"]
+DALI_DIFFERS = "whose resized views differ by one grey level here and there"
 
 
 class ViewExecutor(Protocol):
@@ -70,6 +73,12 @@ def make_executor(
 
         assert isinstance(images, ArrayImages), "resolve_backend refuses others"
         small = len(images) * images.pixels[0].nbytes <= data.resident_device_mib << 20
+        if device.type == "cpu" and not in_c():
+            warnings.warn(
+                "views are made by tensor operations, several times slower than in C and slower than by DALI: "
+                f"install gcc, or set data.backend=dali, {DALI_DIFFERS}",
+                stacklevel=2,
+            )
         on_device = many_calls and small and device.type == "cuda"
         return BatchedExecutor(images, sizes, device, threads, on_device, data.kernels)
     if backend == "dali":
@@ -84,6 +93,9 @@ def make_executor(
 
 def resolve_backend(backend: Backend | Literal["auto"], decoded: bool) -> Backend:
     """What `auto` means on this machine, for images that are decoded in memory or not.
+
+    Whether there is a C compiler does not matter, although DALI is faster on a CPU without one: its resized views
+    differ from the batched ones by a grey level, and views are not to depend on a compiler.
 
     Raises:
         ValueError: what is asked for cannot be.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, run_length_images
-from soda_fast.data.executor import Backend, resolve_backend
+from soda_fast.data.executor import DALI_DIFFERS, Backend, resolve_backend
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.hardware import Hardware
 from soda_fast.doctor.views import view_findings
@@ -81,12 +81,10 @@ def _loader(config: Config, hardware: Hardware, backend: Backend) -> Finding:
         remedy = f"{hardware.cores / processes:g} cores for each GPU may be too few: watch data_wait_share"
         return Finding("slow", "images", text, remedy)
     if not hardware.on_gpu and not hardware.c:
-        return Finding(
-            "slow",
-            "images",
-            text,
-            "without a C compiler NumPy and PyTorch make views and noise, several times slower: install gcc",
-        )
+        remedy = "without a C compiler NumPy and PyTorch make views and noise, several times slower: install gcc"
+        if backend == "batched":
+            remedy += f"; or, for views alone, data.backend=dali, {DALI_DIFFERS}"
+        return Finding("slow", "images", text, remedy)
     return Finding("ok", "images", text)
 
 

@@ -105,3 +105,28 @@ def test_two_whole_views_are_torchvisions_whatever_the_threads() -> None:
     for threads in (1, 2, 3):
         for ours, theirs in zip(views(images, plans, [64, 48], "batched", threads), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_views_without_a_compiler_are_the_same_and_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = array_set("digits")
+    planned = drawn(images, 2, "source")
+    expected = views(images, [planned], [8], "auto")
+    without_compiler(monkeypatch)
+    monkeypatch.setattr("soda_fast.pixels.library", lambda: None)
+    with pytest.warns(UserWarning, match=r"slower than by DALI: install gcc, or set data\.backend=dali"):
+        found = views(images, [planned], [8], "auto")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_whatever_the_default_device_is(compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the caller's thread, which has this default, and in threads, which have not."""
+    if not compiler:
+        without_compiler(monkeypatch)
+    images = array_set("digits")
+    planned, pixels = drawn(images, 2, "source"), torch.from_numpy(images.take(np.arange(len(images))))
+    expected = views(images, [planned], [8], "batched"), Resize(*pixels.shape[1:3], 8, CPU)(pixels, planned)
+    with torch.device("meta"):
+        found = views(images, [planned], [8], "batched"), Resize(*pixels.shape[1:3], 8, CPU)(pixels, planned)
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])

@@ -108,6 +108,15 @@ def test_views_without_operations_may_be_large() -> None:
     assert "views" not in found(cifar("data.backend=torchvision"), H100, 32)
 
 
+def test_resident_images_without_a_compiler() -> None:
+    """What auto keeps to is slower than DALI, which is said."""
+    images = found(cifar(), replace(LAPTOP, c=False), 32)["images"]
+    assert images.mark == "slow"
+    assert "install gcc; or, for views alone, data.backend=dali" in images.remedy
+    others = found(cifar("data.backend=torchvision"), replace(LAPTOP, c=False))["images"]
+    assert "data.backend=dali" not in others.remedy
+
+
 def test_memory_that_suffices_or_not() -> None:
     one_level = ["model.decoder.multipliers=[1]", "model.decoder.attention=[true]", "model.decoder.blocks=1"]
     config = load_config(CONFIGS / "demo_digits.yaml", ["perf.compile=false", *one_level])

@@ -1,9 +1,12 @@
 """C on a CPU: the numbers that NumPy and PyTorch make, to the last bit, and those where there is no compiler."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,10 +70,98 @@ def compile_in(tmp_path: Path, **environment: str) -> subprocess.CompletedProces
 
 def test_compiled_once_for_a_machine(tmp_path: Path) -> None:
     assert compile_in(tmp_path).returncode == 0
-    (made,) = (tmp_path / "soda_fast").iterdir()
+    (made,) = tmp_path.rglob("*.so")
     before = made.stat().st_mtime_ns
     assert compile_in(tmp_path).returncode == 0
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "soda_fast").iterdir()] == [before]
+    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [before]
+
+
+@pytest.fixture
+def compilations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a compiler that takes what was compiled before; each of its runs adds a line to this file."""
+    real, lines, script = native.library(), tmp_path / "compilations", tmp_path / "counted-cc"
+    assert real is not None, "this machine has a C compiler"
+    script.write_text(
+        f"""#!/bin/sh
+echo once >> '{lines}'
+sleep 0.3
+while [ "$1" != -o ]; do shift; done
+cp '{real._name}' "$2"
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_loaded", [])
+    return lines
+
+
+def four_at_once(load: Callable[[], object]) -> list[object]:
+    with ThreadPoolExecutor(4) as pool:
+        return [call.result() for call in [pool.submit(load) for _ in range(4)]]
+
+
+def test_processes_at_once_compile_once(compilations: Path) -> None:
+    """Threads stand for them: a lock on a file keeps apart whoever opens it anew."""
+    assert None not in four_at_once(native._load)
+    assert compilations.read_text() == "once\n"
+
+
+def test_threads_at_once_compile_once_even_without_locks_on_files(
+    compilations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(native.fcntl, "flock", refuse)
+    (found,) = set(four_at_once(native.library))
+    assert found is not None
+    assert compilations.read_text() == "once\n"
+
+
+@pytest.mark.parametrize("cut_short", [True, False], ids=["cut short", "of another machine"])
+def test_a_file_that_cannot_be_loaded_is_made_anew_once(
+    cut_short: bool, compilations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert native.library() is not None
+    (made,) = native.cache_folder().glob("*.so")
+    contents = made.read_bytes()
+    made.unlink()
+    if cut_short:
+        made.write_bytes(contents[: len(contents) // 2])
+    else:
+        foreign = b"\x7fELF of another machine"
+        made.with_stem(f"{made.stem.rpartition('-')[0]}-{native._digest(foreign)}").write_bytes(foreign)
+    for _ in range(2):
+        monkeypatch.setattr(native, "_loaded", [])
+        assert native.library() is not None
+        assert compilations.read_text() == "once\n" * 2
+    assert made.read_bytes() == contents
+
+
+def test_each_c_library_has_a_file_of_its_own(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("2.17", "2.39"):
+        monkeypatch.setattr(native, "_loaded", [])
+        monkeypatch.setattr(native.platform, "libc_ver", lambda version=version: ("glibc", version))
+        assert native.library() is not None
+    assert len(list(native.cache_folder().glob("*.so"))) == 2
+
+
+def test_the_file_is_on_disk_before_it_has_its_name(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(native.os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    assert native.library() is not None
+    file, folder = synced
+    assert (file.suffix, folder) == (".so", native.cache_folder())
+    assert file.parent.parent == folder, "in a folder beside, from which it is moved"
+
+
+def test_a_failed_compilation_is_told_with_the_compilers_last_line(
+    compilations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "sh -c 'echo first >&2; echo the last line >&2; exit 1'")
+    with pytest.warns(UserWarning, match=r"exit status 1\.: the last line$"):
+        assert native.library() is None
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
@@ -89,7 +180,7 @@ def test_a_missing_or_failing_compiler_is_no_error(tmp_path: Path, compiler: str
 def test_a_compiler_with_arguments(tmp_path: Path) -> None:
     assert compile_in(tmp_path, CC="cc -g0").returncode == 0
     assert compile_in(tmp_path, CC="no-such-compiler").returncode == 0
-    assert len(list((tmp_path / "soda_fast").iterdir())) == 2
+    assert len(list(tmp_path.rglob("*.so"))) == 2
 
 
 def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +190,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.warns(UserWarning, match="home directory"):
-        assert native.library.__wrapped__() is None
+        assert native._load() is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

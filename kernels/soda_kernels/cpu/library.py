@@ -1,7 +1,7 @@
 """The C of this folder as functions: compiled once for a machine, kept in the user's cache."""
 
 import ctypes
-import functools
+import fcntl
 import hashlib
 import os
 import platform
@@ -9,24 +9,40 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 FOLDER = Path(__file__).parent
 # No contraction: a fused multiplication and addition rounds once, where PyTorch rounds twice.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared")
 _LIMIT_S = 120
+_POLL_S = 0.1
+
+_loaded: list[ctypes.CDLL | None] = []
+_first_call = threading.Lock()
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """The functions of this folder's C, during which other threads run; None, with a warning, where there is no
-    compiler, or what it makes cannot be kept."""
+    compiler, or what it makes cannot be kept. Threads that call while it is compiled wait for it."""
+    if not _loaded:
+        with _first_call:
+            if not _loaded:
+                _loaded.append(_load())
+    return _loaded[0]
+
+
+def _load() -> ctypes.CDLL | None:
     try:
-        found = ctypes.CDLL(str(_compiled(_compiler(), cache_folder())))
+        found = _shared_object(_compiler(), cache_folder())
     # The last is of a user without a home.
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
-        warnings.warn(f"NumPy does what C would do several times faster on this CPU: {error}", stacklevel=2)
+        warnings.warn(f"NumPy does what C would do several times faster on this CPU: {_reason(error)}", stacklevel=3)
         return None
     pointer, size, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
     found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
@@ -35,6 +51,13 @@ def library() -> ctypes.CDLL | None:
     found.resize_boxes.argtypes, found.resize_boxes.restype = (*[pointer] * 6, *[size] * 5), None
     found.change_images.argtypes, found.change_images.restype = (*[pointer] * 4, size, size), None
     return found
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, and the last line that a compiler wrote of it."""
+    written = error.stderr if isinstance(error, (subprocess.CalledProcessError, subprocess.TimeoutExpired)) else None
+    lines = (written or b"").decode(errors="replace").split("\n")
+    return ": ".join([str(error), *[line for line in lines if line.strip()][-1:]])
 
 
 def cache_folder() -> Path:
@@ -51,16 +74,75 @@ def _compiler() -> list[str]:
     return found[0]
 
 
-def _compiled(compiler: list[str], folder: Path) -> Path:
+def _shared_object(compiler: list[str], folder: Path) -> ctypes.CDLL:
     sources, headers = sorted(FOLDER.glob("*.c")), sorted(FOLDER.glob("*.h"))
     contents = [path.read_bytes() for path in (*sources, *headers)]
-    made_of = (*contents, *(part.encode() for part in (*compiler, platform.machine(), *FLAGS)))
-    path = folder / f"cpu-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
-    if not path.exists():
+    # The C library's version: machines with an older one may share the folder, and cannot load what needs a newer.
+    words = (*compiler, platform.machine(), *platform.libc_ver(), *FLAGS)
+    name = f"cpu-{_digest(b'/'.join((*contents, *(word.encode() for word in words))))}"
+    found = _opened(folder, name)
+    if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            made = Path(beside) / path.name
-            command = [*compiler, *FLAGS, "-o", str(made), *map(str, sources)]
-            subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
-            made.replace(path)
+        with _alone(folder):
+            # Another process may have made it meanwhile.
+            found = _opened(folder, name) or ctypes.CDLL(str(_compile(compiler, sources, folder, name)))
+    return found
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
+def _opened(folder: Path, name: str) -> ctypes.CDLL | None:
+    """None where no such file is there, or it is damaged, or cannot be loaded on this machine."""
+    for path in folder.glob(f"{name}-*.so"):
+        try:
+            # To load a file that was cut short would end the process: SIGBUS, no error.
+            if path.stem == f"{name}-{_digest(path.read_bytes())}":
+                return ctypes.CDLL(str(path))
+        except OSError:
+            continue
+    return None
+
+
+def _compile(compiler: list[str], sources: list[Path], folder: Path, name: str) -> Path:
+    """Compile in a folder beside, force the file to disk, and only then give it its name, with its contents' digest."""
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        made = Path(beside) / f"{name}.so"
+        command = [*compiler, *FLAGS, "-o", str(made), *map(str, sources)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
+        _sync(made)
+        path = made.replace(folder / f"{name}-{_digest(made.read_bytes())}.so")
+    _sync(folder)
     return path
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process compiles in this folder, but no longer than a compiler may take."""
+    with (folder / "cpu.lock").open("w") as file:
+        give_up = time.monotonic() + _LIMIT_S
+        while not _locked(file) and time.monotonic() < give_up:
+            time.sleep(_POLL_S)
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process holds the file's lock now, or there is none to be had: some file systems have no locks.
+    Without one several processes may compile at once, each in a folder of its own."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -34,7 +34,7 @@ def resize_boxes(views: Tensor, images: Tensor, boxes: Tensor, first: Tensor, we
     assert views.shape == (count, size, size, 3), "square views, as large as the weights say"
     assert longest > max(height, width), "weights for every length"
     corners, sides = boxes[:, :2], boxes[:, 2:4]
-    beyond = corners + sides > torch.tensor((height, width))
+    beyond = corners + sides > torch.tensor((height, width), device="cpu")
     assert not bool(((corners < 0) | (sides < 0) | beyond).any()), "boxes lie inside of their images"
     spare = torch.empty(3 * height * (width + 2 * size), dtype=torch.uint8, device="cpu")
     addresses = (tensor.data_ptr() for tensor in (views, spare, images, boxes, first, weights))
