@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from contextlib import suppress
 
@@ -52,7 +53,15 @@ class Listener:
                 self.word = word_left(self._store)
             self._store.add(COUNT, 1)
         if self.word is not None and not self._done.wait(_PATIENCE_S):
-            os._exit(self.word.exit_code)
+            _leave_at_once(self.word.exit_code)
+
+
+def _leave_at_once(code: int) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # even if nobody takes what was printed
+        os._exit(code)
 
 
 def leave_word(store: dist.Store, error: Stopped) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -104,8 +105,11 @@ def test_while_the_data_open(tmp_path: Path) -> None:
     assert_all_stopped(run_in_processes(stop_while_the_data_open, 2, 0, tmp_path))
 
 
-def wait_where_nothing_fails() -> None:
+def wait_where_nothing_fails(printed: Path) -> None:
     word._PATIENCE_S = 0.5
+    if os.environ["RANK"] == "1":
+        sys.stdout = printed.open("w")
+        print("not written yet")
     with suppress(Stopped), start_processes("cpu") as processes:
         processes.barrier()
         if processes.rank == 0:
@@ -113,8 +117,9 @@ def wait_where_nothing_fails() -> None:
         time.sleep(60)
 
 
-def test_who_does_not_notice_ends_by_the_word() -> None:
-    assert ended_by_the_word(wait_where_nothing_fails) == 1
+def test_who_does_not_notice_ends_by_the_word(tmp_path: Path) -> None:
+    assert ended_by_the_word(wait_where_nothing_fails, tmp_path / "printed") == 1
+    assert (tmp_path / "printed").read_text() == "not written yet\n"
 
 
 def test_who_never_comes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
