@@ -26,7 +26,8 @@ _LOST_TEXT = (
 def part(store: dist.Store, rank: int, world_size: int, error: BaseException, heard: Stopped | None = None) -> None:
     """Leave the others because of `error`, after deciding which process tells of it.
 
-    heard: the word of a process that was told to stop, by which this one is counted already.
+    heard: the word of a process that was told to stop, by which this one is counted already. That process tells of the
+        stop; what else went wrong here is told here.
 
     Raises:
         Stopped: `error` is the loss of a process that was told to stop.
@@ -36,7 +37,11 @@ def part(store: dist.Store, rank: int, world_size: int, error: BaseException, he
     if world_size > 1 and _is_loss(error):
         # Before this process is counted: the one that keeps the store may go as soon as all are.
         lost = heard or word_left(store) or TrainingError(_LOST_TEXT)
-    tell_here(lost or error, heard is None and _is_first_to_part(store))
+    if heard is None:
+        here = _is_first_to_part(store)
+    else:
+        here = lost is None and isinstance(error, Exception)  # Stopped is none
+    tell_here(lost or error, here)
     if isinstance(error, Stopped):
         # After it was counted: whoever hears of it must not be the first.
         leave_word(store, error)

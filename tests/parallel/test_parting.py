@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from spawn import run_in_processes
 from training.tiny import tiny_tree
@@ -17,6 +18,7 @@ from training.tiny import tiny_tree
 from soda_fast.config import config_from_tree
 from soda_fast.errors import Stopped, TrainingError, is_told_here
 from soda_fast.parallel import start_processes, word
+from soda_fast.parallel.parting import part
 from soda_fast.train import train
 from soda_fast.training.signals import StopRequest
 
@@ -120,6 +122,16 @@ def wait_where_nothing_fails(printed: Path) -> None:
 def test_who_does_not_notice_ends_by_the_word(tmp_path: Path) -> None:
     assert ended_by_the_word(wait_where_nothing_fails, tmp_path / "printed") == 1
     assert (tmp_path / "printed").read_text() == "not written yet\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("run.dir"), True), (dist.DistNetworkError("gone"), False), (Stopped("", 75), False)]
+)
+def test_who_has_heard_the_word_tells_of_its_own_mistake(error: BaseException, told: bool) -> None:
+    with pytest.raises((ValueError, Stopped)) as raised:
+        part(dist.HashStore(), 1, 2, error, heard=Stopped("stopped by SIGTERM", 75))
+        raise error
+    assert is_told_here(raised.value) == told
 
 
 def test_who_never_comes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
