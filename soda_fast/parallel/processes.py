@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from soda_fast.errors import Stopped, TrainingError
 from soda_fast.parallel.meeting import Meeting
-from soda_fast.parallel.parting import part, portable
+from soda_fast.parallel.parting import part, part_well, portable
 from soda_fast.parallel.word import Listener
 
 T = TypeVar("T")
@@ -140,6 +140,7 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
         part(store, rank, world_size, error, listener.close())
         raise
     listener.close()
+    part_well(store, rank, world_size)
     dist.destroy_process_group()
 
 

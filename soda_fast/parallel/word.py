@@ -46,7 +46,7 @@ class Listener:
 
     def _listen(self) -> None:
         assert self._store is not None
-        with suppress(RuntimeError):  # the store is gone
+        with suppress(RuntimeError):  # the store is gone: asked again, PyTorch would print where it failed each time
             while self.word is None:
                 if self._done.wait(_LOOK_S):
                     return
@@ -71,8 +71,9 @@ def leave_word(store: dist.Store, error: Stopped) -> None:
 
 
 def word_left(store: dist.Store) -> Stopped | None:
-    """What a process that was told to stop has left."""
-    try:
-        return Stopped(*json.loads(store.get(_WORD))) if store.check([_WORD]) else None
-    except dist.DistError:
-        return None
+    """What a process that was told to stop has left.
+
+    Raises:
+        DistError: the store is gone.
+    """
+    return Stopped(*json.loads(store.get(_WORD))) if store.check([_WORD]) else None

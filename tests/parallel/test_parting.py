@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -105,6 +106,43 @@ def stop_while_the_data_open(who: int, folder: Path) -> tuple[str, int, bool]:
 
 def test_while_the_data_open(tmp_path: Path) -> None:
     assert_all_stopped(run_in_processes(stop_while_the_data_open, 2, 0, tmp_path))
+
+
+def end_one_after_the_other() -> str:
+    with tempfile.TemporaryFile("w+") as printed:
+        os.dup2(printed.fileno(), 2)  # not sys.stderr: what torch's C++ prints counts too
+        with start_processes("cpu") as processes:
+            processes.barrier()
+            time.sleep(4 * word._LOOK_S * processes.rank)
+        printed.seek(0)
+        return printed.read()
+
+
+def test_a_good_end_is_quiet() -> None:
+    """The first process, with which the store goes, waits until the other has ceased to ask it."""
+    assert run_in_processes(end_one_after_the_other, 2) == ["", ""]
+
+
+class GoneStore:
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def clone(self) -> "GoneStore":
+        return self
+
+    def check(self, keys: list[str]) -> bool:
+        self.asked += 1
+        raise dist.DistNetworkError("gone")
+
+
+def test_a_store_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word, "_LOOK_S", 0.01)
+    store = GoneStore()
+    listener = word.Listener(store)  # type: ignore[arg-type]
+    listener._thread.join(0.5)
+    assert listener.close() is None
+    assert store.asked == 1
 
 
 def wait_where_nothing_fails(printed: Path) -> None:
