@@ -21,7 +21,7 @@ from typing import Any
 
 from soda_fast.config import Config, ConfigError, config_from_tree, load_config, to_yaml
 from soda_fast.files import write_atomically
-from soda_fast.training.checkpoint_files import newest_manifest
+from soda_fast.training.checkpoint_files import MANIFEST, newest_manifest
 
 # Keys that a resumed run may change: they do not touch what has been learnt so far. All below a name count.
 FREE_KEYS = (
@@ -125,16 +125,21 @@ class RunDirectory:
             accept_changes: go on under a configuration that shapes what is learnt in another way than the saved one.
 
         Returns:
-            A warning that names the changes that were accepted.
+            A warning that names the changes that were accepted, or says why they are not known.
 
         Raises:
-            ValueError: there are checkpoints, and keys that shape what is learnt differ, or nothing says which they
-                were.
+            ValueError: there are checkpoints, and keys that shape what is learnt differ, or nothing that this version
+                understands says which they were.
         """
         # Without a checkpoint nothing has been learnt that the changes could contradict.
         if not any(self.checkpoints.glob("images-*")):
             return None
-        saved = self._trained_config(accept_changes)
+        try:
+            saved = self._trained_config(accept_changes)
+        except ConfigError as error:
+            if not accept_changes:
+                raise
+            return f"going on without a comparison of the keys, as --accept-changes says: {error}"
         changes = find_changes(saved, config) if saved else {}
         if changes and not accept_changes:
             raise ConfigError(_refusal(self.path, changes))
@@ -146,10 +151,20 @@ class RunDirectory:
         config.yaml, which anybody may have edited since.
 
         None if no checkpoint is whole, or if nothing says it and changes are accepted anyway.
+
+        Raises:
+            ConfigError: this version does not understand it.
+            ValueError: nothing says it.
         """
         checkpoint, manifest = newest_manifest(self.checkpoints)
-        if manifest.get("config") is not None:
-            return config_from_tree(manifest["config"])
+        if checkpoint is not None and manifest.get("config") is not None:
+            try:
+                return config_from_tree(manifest["config"])
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{checkpoint / MANIFEST} holds a configuration that this version does not understand ({error}); "
+                    "resume with the version that wrote it, or go on with --accept-changes"
+                ) from error
         if self.config.is_file():
             return load_config(self.config)
         if checkpoint is not None and not accept_changes:

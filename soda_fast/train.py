@@ -39,11 +39,11 @@ def train(config: Config, accept_changes: bool = False, stop: StopRequest | None
     ):
         try:
             dataset = _open(config)
+            config = resolve(config, dataset)
+            run = RunDirectory(Path(config.run.dir))
         except Stopped as error:
             excuse(error)
             raise
-        config = resolve(config, dataset)
-        run = RunDirectory(Path(config.run.dir))
         with (
             start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
             _claimed(run, config, accept_changes, processes) as warnings,

@@ -18,13 +18,18 @@ _NOT_MET = "the processes of the run did not find each other, or one was lost; s
 class Meeting:
     """Meets the others that were started with this process, in a thread of its own: a signal interrupts the wait.
 
+    It begins when it is first asked for the store.
+
     timeout: the longest to wait for them.
     """
 
     def __init__(self, rank: int, world_size: int, timeout: timedelta) -> None:
         self._found: Future[dist.Store] = Future()
+        self._begun = False
         # As a daemon, which an interpreter does not wait for at its end.
-        threading.Thread(target=self._meet, args=(rank, world_size, timeout), name="meeting", daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._meet, args=(rank, world_size, timeout), name="meeting", daemon=True
+        )
 
     def store(self, timeout_s: float | None = None) -> dist.Store:
         """The store of all processes of this attempt.
@@ -33,6 +38,9 @@ class Meeting:
             TrainingError: they did not all come.
             TimeoutError: not all came within `timeout_s`.
         """
+        if not self._begun:
+            self._begun = True  # before: a signal that interrupts the start does not keep the thread from running
+            self._thread.start()
         return self._found.result(timeout_s)
 
     def _meet(self, rank: int, world_size: int, timeout: timedelta) -> None:

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from soda_fast.errors import Stopped, TrainingError, tell_here
 from soda_fast.parallel.word import COUNT, leave_word, word_left
 
+_ENDED = "ended"
+"""Counts the processes that came to a good end."""
 _LAST_QUESTIONS_S = 10.0
 # What pickling raises, and what an error's own __init__ may when it is given its sentence in place of its arguments.
 _UNPORTABLE = (
@@ -26,7 +28,8 @@ _LOST_TEXT = (
 def part(store: dist.Store, rank: int, world_size: int, error: BaseException, heard: Stopped | None = None) -> None:
     """Leave the others because of `error`, after deciding which process tells of it.
 
-    heard: the word of a process that was told to stop, by which this one is counted already.
+    heard: the word of a process that was told to stop, by which this one is counted already. That process tells of the
+        stop; what else went wrong here is told here.
 
     Raises:
         Stopped: `error` is the loss of a process that was told to stop.
@@ -35,8 +38,12 @@ def part(store: dist.Store, rank: int, world_size: int, error: BaseException, he
     lost = None
     if world_size > 1 and _is_loss(error):
         # Before this process is counted: the one that keeps the store may go as soon as all are.
-        lost = heard or word_left(store) or TrainingError(_LOST_TEXT)
-    tell_here(lost or error, heard is None and _is_first_to_part(store))
+        lost = heard or _last_word(store) or TrainingError(_LOST_TEXT)
+    if heard is None:
+        here = _is_first_to_part(store)
+    else:
+        here = lost is None and isinstance(error, Exception)  # Stopped is none
+    tell_here(lost or error, here)
     if isinstance(error, Stopped):
         # After it was counted: whoever hears of it must not be the first.
         leave_word(store, error)
@@ -47,6 +54,15 @@ def part(store: dist.Store, rank: int, world_size: int, error: BaseException, he
             dist.destroy_process_group()
     elif lost is not None:
         raise lost from error
+
+
+def part_well(store: dist.Store, rank: int, world_size: int) -> None:
+    """Leave the others at a good end. This process no longer listens to the store; the one that keeps it waits until
+    nobody does, or ten seconds: whoever asks a store that is gone makes PyTorch print where it failed.
+    """
+    with suppress(dist.DistError):  # whoever keeps it has gone
+        store.add(_ENDED, 1)
+    _keep_store(store, rank, world_size)
 
 
 def portable(error: BaseException) -> BaseException:
@@ -65,6 +81,13 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
+def _last_word(store: dist.Store) -> Stopped | None:
+    try:
+        return word_left(store)
+    except dist.DistError:
+        return None  # the store went with a process that said nothing
+
+
 def _is_first_to_part(store: dist.Store) -> bool:
     try:
         return store.add(COUNT, 1) == 1
@@ -78,5 +101,5 @@ def _keep_store(store: dist.Store, rank: int, world_size: int) -> None:
         return
     until = time.monotonic() + _LAST_QUESTIONS_S
     with suppress(dist.DistError):  # whoever keeps it has gone
-        while store.add(COUNT, 0) < world_size and time.monotonic() < until:
+        while store.add(COUNT, 0) + store.add(_ENDED, 0) < world_size and time.monotonic() < until:
             time.sleep(0.05)

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from soda_fast.errors import Stopped, TrainingError
 from soda_fast.parallel.meeting import Meeting
-from soda_fast.parallel.parting import part, portable
+from soda_fast.parallel.parting import part, part_well, portable
 from soda_fast.parallel.word import Listener
 
 T = TypeVar("T")
@@ -115,23 +115,20 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
         TrainingError: another process was lost.
         Stopped: this process or another one was, by a signal.
     """
-    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    device = torch.device("cpu")
-    if device_type == "cuda":
-        if local_world_size > torch.cuda.device_count():
-            raise ValueError(
-                f"{local_world_size} processes on this machine but {torch.cuda.device_count()} GPUs: "
-                f"start torchrun with --nproc-per-node={torch.cuda.device_count()}"
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     # Twice the limit: `Watchdog`, which knows who is missing, should speak first.
     timeout = timedelta(minutes=2 * timeout_minutes)
-    store = _meet(rank, world_size, timeout)
+    meeting = Meeting(rank, world_size, timeout)
+    try:
+        device = _device(device_type, local_rank, local_world_size)
+        store = meeting.store() if "RANK" in os.environ else dist.HashStore()
+    except Stopped as error:
+        if world_size > 1:
+            _part_before_all_met(meeting, rank, world_size, error)
+        raise
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     listener = Listener(store if world_size > 1 else None)
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
@@ -140,25 +137,36 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
         part(store, rank, world_size, error, listener.close())
         raise
     listener.close()
+    part_well(store, rank, world_size)
     dist.destroy_process_group()
 
 
 def excuse(error: Stopped) -> None:
-    """Tell the others, who wait to meet this process, that it was told to stop and does not come."""
+    """Tell the others, who wait to meet this process, that it was told to stop and does not come.
+
+    It waits ten seconds for them. Those that come later are not told, and wait for this process until torchrun ends
+    them or, without torchrun, their patience does.
+    """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
-        with suppress(TrainingError):
-            part(Meeting(rank, world_size, _LAST_MEETING).store(), rank, world_size, error)
+        _part_before_all_met(Meeting(rank, world_size, _LAST_MEETING), rank, world_size, error)
 
 
-def _meet(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
-    """The store of all processes; told to stop on the way, this one still meets the others who come in time."""
-    if "RANK" not in os.environ:
-        return dist.HashStore()
-    meeting = Meeting(rank, world_size, timeout)
-    try:
-        return meeting.store()
-    except Stopped as error:
-        with suppress(TrainingError, TimeoutError):
-            part(meeting.store(_LAST_MEETING.total_seconds()), rank, world_size, error)
-        raise
+def _part_before_all_met(meeting: Meeting, rank: int, world_size: int, error: Stopped) -> None:
+    """Told to stop, this process still meets the others who come in time."""
+    with suppress(TrainingError, TimeoutError):
+        part(meeting.store(_LAST_MEETING.total_seconds()), rank, world_size, error)
+
+
+def _device(device_type: str | None, local_rank: int, local_world_size: int) -> torch.device:
+    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device_type != "cuda":
+        return torch.device("cpu")
+    if local_world_size > torch.cuda.device_count():
+        raise ValueError(
+            f"{local_world_size} processes on this machine but {torch.cuda.device_count()} GPUs: "
+            f"start torchrun with --nproc-per-node={torch.cuda.device_count()}"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

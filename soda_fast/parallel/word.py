@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from contextlib import suppress
 
@@ -45,14 +46,22 @@ class Listener:
 
     def _listen(self) -> None:
         assert self._store is not None
-        with suppress(RuntimeError):  # the store is gone
+        with suppress(RuntimeError):  # the store is gone: asked again, PyTorch would print where it failed each time
             while self.word is None:
                 if self._done.wait(_LOOK_S):
                     return
                 self.word = word_left(self._store)
             self._store.add(COUNT, 1)
         if self.word is not None and not self._done.wait(_PATIENCE_S):
-            os._exit(self.word.exit_code)
+            _leave_at_once(self.word.exit_code)
+
+
+def _leave_at_once(code: int) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # even if nobody takes what was printed
+        os._exit(code)
 
 
 def leave_word(store: dist.Store, error: Stopped) -> None:
@@ -62,8 +71,9 @@ def leave_word(store: dist.Store, error: Stopped) -> None:
 
 
 def word_left(store: dist.Store) -> Stopped | None:
-    """What a process that was told to stop has left."""
-    try:
-        return Stopped(*json.loads(store.get(_WORD))) if store.check([_WORD]) else None
-    except dist.DistError:
-        return None
+    """What a process that was told to stop has left.
+
+    Raises:
+        DistError: the store is gone.
+    """
+    return Stopped(*json.loads(store.get(_WORD))) if store.check([_WORD]) else None

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from spawn import run_in_processes
 from training.tiny import tiny_tree
@@ -16,6 +20,7 @@ from training.tiny import tiny_tree
 from soda_fast.config import config_from_tree
 from soda_fast.errors import Stopped, TrainingError, is_told_here
 from soda_fast.parallel import start_processes, word
+from soda_fast.parallel.parting import part
 from soda_fast.train import train
 from soda_fast.training.signals import StopRequest
 
@@ -89,6 +94,27 @@ def test_while_the_first_is_late() -> None:
     assert ended_by_the_word(stop_while_the_others_are_late, 1) == 0
 
 
+def stop_while_cuda_starts(who: int) -> tuple[str, int, bool]:
+    def starting() -> bool:
+        signal_soon()
+        time.sleep(60)
+        return False
+
+    if int(os.environ["RANK"]) == who:
+        torch.cuda.is_available = starting
+
+    def work(stop: StopRequest) -> None:
+        with start_processes(timeout_minutes=0.2) as processes:
+            processes.barrier()
+
+    word._PATIENCE_S = 5.0
+    return how_it_ends(work)
+
+
+def test_while_cuda_starts() -> None:
+    assert_all_stopped(run_in_processes(stop_while_cuda_starts, 2, 0))
+
+
 def stop_while_the_data_open(who: int, folder: Path) -> tuple[str, int, bool]:
     def opening(*_: object) -> None:
         signal_soon()
@@ -104,8 +130,48 @@ def test_while_the_data_open(tmp_path: Path) -> None:
     assert_all_stopped(run_in_processes(stop_while_the_data_open, 2, 0, tmp_path))
 
 
-def wait_where_nothing_fails() -> None:
+def end_one_after_the_other() -> str:
+    with tempfile.TemporaryFile("w+") as printed:
+        os.dup2(printed.fileno(), 2)  # not sys.stderr: what torch's C++ prints counts too
+        with start_processes("cpu") as processes:
+            processes.barrier()
+            time.sleep(4 * word._LOOK_S * processes.rank)
+        printed.seek(0)
+        return printed.read()
+
+
+def test_a_good_end_is_quiet() -> None:
+    """The first process, with which the store goes, waits until the other has ceased to ask it."""
+    assert run_in_processes(end_one_after_the_other, 2) == ["", ""]
+
+
+class GoneStore:
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def clone(self) -> "GoneStore":
+        return self
+
+    def check(self, keys: list[str]) -> bool:
+        self.asked += 1
+        raise dist.DistNetworkError("gone")
+
+
+def test_a_store_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word, "_LOOK_S", 0.01)
+    store = GoneStore()
+    listener = word.Listener(store)  # type: ignore[arg-type]
+    listener._thread.join(0.5)
+    assert listener.close() is None
+    assert store.asked == 1
+
+
+def wait_where_nothing_fails(printed: Path) -> None:
     word._PATIENCE_S = 0.5
+    if os.environ["RANK"] == "1":
+        sys.stdout = printed.open("w")
+        print("not written yet")
     with suppress(Stopped), start_processes("cpu") as processes:
         processes.barrier()
         if processes.rank == 0:
@@ -113,8 +179,21 @@ def wait_where_nothing_fails() -> None:
         time.sleep(60)
 
 
-def test_who_does_not_notice_ends_by_the_word() -> None:
-    assert ended_by_the_word(wait_where_nothing_fails) == 1
+def test_who_does_not_notice_ends_by_the_word(tmp_path: Path) -> None:
+    assert ended_by_the_word(wait_where_nothing_fails, tmp_path / "printed") == 1
+    assert (tmp_path / "printed").read_text() == "not written yet\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("run.dir"), True), (dist.DistNetworkError("gone"), False), (Stopped("", 75), False)]
+)
+def test_who_has_heard_the_word_tells_of_its_own_mistake(error: BaseException, told: bool) -> None:
+    raised = error
+    try:
+        part(dist.HashStore(), 1, 2, error, heard=Stopped("stopped by SIGTERM", 75))
+    except Stopped as lost:
+        raised = lost
+    assert is_told_here(raised) == told
 
 
 def test_who_never_comes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

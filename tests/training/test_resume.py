@@ -17,7 +17,8 @@ from soda_fast.cli import main
 from soda_fast.config import ConfigError, config_from_tree, load_config
 from soda_fast.pretrained import load_run
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.checkpoint_files import checkpoints, latest
+from soda_fast.train import train
+from soda_fast.training.checkpoint_files import MANIFEST, checkpoints, latest, read_manifest, sealed
 
 
 def weights(run_dir: Path) -> dict[str, Tensor]:
@@ -138,6 +139,19 @@ def test_another_configuration_is_refused(whole_run: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"train\.encoder_lr = 0\.0008, not 0\.1"):
         run_tiny(tiny_tree(tmp_path / "changed", steps=8, encoder_lr=0.1))
     assert load_config(tmp_path / "changed" / "config.yaml").train.encoder_lr == 0.0008
+
+
+def test_a_key_that_this_version_lacks(whole_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    manifest = read_manifest(newest)
+    manifest["config"]["train"]["gone"] = 1
+    (newest / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    run, config = RunDirectory(tmp_path / "run"), config_from_tree(tiny_tree(tmp_path / "run", steps=9))
+    with pytest.raises(ConfigError, match=rf"{newest / MANIFEST} .*train\.gone: unknown key.*--accept-changes"):
+        run.check_changes(config)
+    assert "going on without a comparison of the keys" in (run.check_changes(config, accept_changes=True) or "")
+    train(config, accept_changes=True)
 
 
 def test_without_config_yaml_the_checkpoint_says_what_was_trained(whole_run: Path, tmp_path: Path) -> None:
