@@ -58,6 +58,7 @@ class Watchdog:
     def _watch(self) -> None:
         assert self._store is not None
         store = self._store
+        _within(self._look_s, lambda: self._publish(store))  # a process may freeze before its first look
         while not self._done.wait(self._look_s):
             _within(self._look_s, lambda: self._publish(store))
             if time.monotonic() - self._since > self._limit_s:

@@ -70,7 +70,8 @@ def test_the_stand_ins_are_what_is_trained_on(tmp_path: Path) -> None:
 def test_resident_images_are_replaced_by_the_same(tmp_path: Path) -> None:
     root = images(tmp_path / "images", BAD)
     for run, resident_mib in (("one", 0), ("two", 1)):
-        run_tiny(tree(tmp_path / run, root, steps=4, resident_mib=resident_mib))
+        # Pillow resizes both; DALI, which reads files that are not resident, would differ by a grey level.
+        run_tiny(tree(tmp_path / run, root, steps=4, resident_mib=resident_mib, backend="torchvision"))
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     assert (tmp_path / "one" / "unreadable.tsv").read_text() == (tmp_path / "two" / "unreadable.tsv").read_text()
     assert list(root.glob(".soda-fast-folder-train-pixels-*"))
