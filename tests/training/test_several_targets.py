@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from spawn import run_in_processes
+from training.test_paper import tree as paper_tree
 from training.tiny import BATCH, losses, read_metrics, run_tiny, tiny_tree, trainer_of, weights_hash
 
 from soda_fast.config import config_from_tree
@@ -93,6 +94,22 @@ def test_an_image_is_a_source(whole_run: Path) -> None:
 def test_two_processes_learn_the_same(whole_run: Path, tmp_path: Path) -> None:
     run_in_processes(train, 2, tree(tmp_path / "two", 4))
     assert losses(tmp_path / "two") == pytest.approx(losses(whole_run), rel=1e-4)
+
+
+def test_with_layers_masked_replicated_and_computed_again(tmp_path: Path) -> None:
+    """The paper's options, and other ways to the same losses."""
+
+    def paper(path: Path) -> dict[str, Any]:
+        found = paper_tree(path)
+        found["data"]["targets_per_source"] = 3
+        found["train"]["images"] = 3 * BATCH
+        return found
+
+    run_tiny(paper(tmp_path / "one"))
+    others = paper(tmp_path / "two") | {"parallel": {"strategy": "ddp"}, "perf": {"activation_checkpointing": True}}
+    run_in_processes(train, 2, others)
+    assert len(losses(tmp_path / "one")) == 3
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(whole_run: Path, tmp_path: Path) -> None:
