@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
+from soda_kernels.memory import check_memory
 
 CHANGES = (
     "nothing",
@@ -45,9 +46,7 @@ def change_images(images: Tensor, changes: Tensor, numbers: Tensor) -> bool:
     functions = library()
     if functions is None:
         return False
-    for tensor, dtype in ((images, torch.uint8), (changes, torch.int32), (numbers, torch.float64)):
-        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device.type == "cpu"
-        assert right, "C reads and writes contiguous memory of these types"
+    check_memory(torch.device("cpu"), (images, torch.uint8), (changes, torch.int32), (numbers, torch.float64))
     count, height, width, channels = images.shape
     assert (height, channels) == (width, 3), f"square RGB images, not {tuple(images.shape)}"
     assert (changes.shape, numbers.shape) == ((count,), (count, NUMBERS)), "a change for each image"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
+from soda_kernels.memory import check_memory
 
 
 def fill_planes(planes: Tensor, pixels: Tensor, table: Tensor) -> bool:
@@ -20,9 +21,7 @@ def fill_planes(planes: Tensor, pixels: Tensor, table: Tensor) -> bool:
     functions = library()
     if functions is None:
         return False
-    for tensor, dtype in ((planes, torch.float32), (pixels, torch.uint8), (table, torch.float32)):
-        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device.type == "cpu"
-        assert right, "C reads and writes contiguous memory of these types"
+    check_memory(torch.device("cpu"), (planes, torch.float32), (pixels, torch.uint8), (table, torch.float32))
     count, _, height, width = planes.shape
     functions.fill_planes(*(tensor.data_ptr() for tensor in (planes, pixels, table)), count, height * width)
     return True

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
+from soda_kernels.memory import check_memory
 
 
 def resize_boxes(views: Tensor, images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> bool:
@@ -25,10 +26,8 @@ def resize_boxes(views: Tensor, images: Tensor, boxes: Tensor, first: Tensor, we
     functions = library()
     if functions is None:
         return False
-    bytes_, indices = ((tensor, torch.uint8) for tensor in (views, images)), ((t, torch.int64) for t in (boxes, first))
-    for tensor, dtype in (*bytes_, *indices, (weights, torch.int32)):
-        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device.type == "cpu"
-        assert right, "C reads and writes contiguous memory of these types"
+    tables = (boxes, torch.int64), (first, torch.int64), (weights, torch.int32)
+    check_memory(torch.device("cpu"), (views, torch.uint8), (images, torch.uint8), *tables)
     count, height, width, _ = images.shape
     longest, size, taps = weights.shape
     assert views.shape == (count, size, size, 3), "square views, as large as the weights say"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soda_kernels.memory import check_memory
 from soda_kernels.start import starting
 
 MOST_TAPS = 17
@@ -40,10 +41,8 @@ def resize_views(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor, 
 
     count, height, width, _ = images.shape
     size = first.shape[1]
-    types = {images: torch.uint8, boxes: torch.int64, first: torch.int64, weights: torch.int32}
-    for tensor, dtype in types.items():
-        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device == images.device
-        assert right, "the kernel reads contiguous memory of these types on one device"
+    tables = (boxes, torch.int64), (first, torch.int64), (weights, torch.int32)
+    check_memory(images.device, (images, torch.uint8), *tables)
     assert weights.shape[2] <= MOST_TAPS, f"at most {MOST_TAPS} pixels along a side count for a result"
     assert size <= LARGEST, "larger views have more blocks than a grid"
     assert boxes.shape == (count, 5), "a box for each image"

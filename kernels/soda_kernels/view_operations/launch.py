@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from soda_kernels.memory import check_memory
 from soda_kernels.start import starting
 from soda_kernels.view_operations.steps import FIELDS
 
@@ -28,9 +29,7 @@ def change_views(views: Tensor, steps: Tensor) -> None:
     assert size <= LARGEST, "larger views do not fit into a program"
     shapes = (size, size, 3), (count, FIELDS)
     assert (views.shape[1:], steps.shape[::2]) == shapes, "square RGB views, and the steps of each"
-    for tensor, dtype in ((views, torch.uint8), (steps, torch.int32)):
-        right = tensor.is_contiguous() and tensor.dtype == dtype and tensor.device == views.device
-        assert right, "the kernel reads and writes contiguous memory of these types on one device"
+    check_memory(views.device, (views, torch.uint8), (steps, torch.int32))
     if count and steps.shape[1]:
         with starting(f"change_view ({size}x{size} pixels)", views.device):
             change_view[(count,)](views, steps, steps.shape[1], **options(size))
