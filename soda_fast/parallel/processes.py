@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from soda_fast.errors import Stopped, TrainingError
 from soda_fast.parallel.meeting import Meeting
 from soda_fast.parallel.parting import part, part_well, portable
+from soda_fast.parallel.uninterrupted import uninterrupted
 from soda_fast.parallel.word import Listener
 
 T = TypeVar("T")
@@ -49,14 +50,14 @@ class Processes:
             shard_processes: None: the processes of one machine.
         """
         if strategy == "fsdp":
-            return init_device_mesh(self.device.type, (self.world_size,), mesh_dim_names=("shard",))
+            return self._mesh((self.world_size,), ("shard",))
         shard = 1 if strategy == "ddp" else shard_processes or self.local_world_size
-        shape = (self.world_size // shard, shard)
-        return init_device_mesh(self.device.type, shape, mesh_dim_names=("replicate", "shard"))
+        return self._mesh((self.world_size // shard, shard), ("replicate", "shard"))
 
     def host_group(self) -> dist.ProcessGroup:
         """A new group of all processes, for the host's collectives beside the training's. A collective."""
-        return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=self.timeout))
+        with uninterrupted():
+            return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=self.timeout))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes. A collective."""
@@ -101,6 +102,10 @@ class Processes:
         # On a GPU the barrier's own collective must know its device.
         dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
 
+    def _mesh(self, shape: tuple[int, ...], names: tuple[str, ...]) -> DeviceMesh:
+        with uninterrupted():
+            return init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+
 
 @contextmanager
 def start_processes(device_type: str | None = None, timeout_minutes: float = 30.0) -> Iterator[Processes]:
@@ -131,7 +136,9 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     listener = Listener(store if world_size > 1 else None)
     try:
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        listener.start()
+        with uninterrupted():
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
         part(store, rank, world_size, error, listener.close())

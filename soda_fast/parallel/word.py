@@ -30,11 +30,15 @@ class Listener:
 
     def __init__(self, store: dist.Store | None) -> None:
         self.word: Stopped | None = None
-        # A connection of its own: another thread may be waiting in the processes' one.
-        self._store = None if store is None else store.clone()
+        self._store = store
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="word", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
         if self._store is not None:
+            # A connection of its own: another thread may be waiting in the processes' one.
+            self._store = self._store.clone()
             self._thread.start()
 
     def close(self) -> Stopped | None:

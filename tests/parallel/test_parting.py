@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 import torch.multiprocessing as mp
 from spawn import run_in_processes
 from training.tiny import tiny_tree
@@ -115,6 +116,33 @@ def test_while_cuda_starts() -> None:
     assert_all_stopped(run_in_processes(stop_while_cuda_starts, 2, 0))
 
 
+def stop_while_a_group_is_made(which: int) -> tuple[str, int, bool]:
+    """Of process 1, when its `which`th group is connected and PyTorch has not been given it yet."""
+    made, make = [0], c10d.ProcessGroupGloo
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        made[0] += 1
+        if made[0] != which:
+            return make(*arguments, **named)
+        return (make(*arguments, **named), signal.raise_signal(signal.SIGTERM), time.sleep(SOON_S))[0]
+
+    if os.environ["RANK"] == "1":
+        c10d.ProcessGroupGloo = interrupted
+
+    def work(stop: StopRequest) -> None:
+        with start_processes("cpu") as processes:
+            processes.barrier()
+            dist.barrier(processes.host_group())
+
+    return how_it_ends(work)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_while_a_group_is_made(which: int) -> None:
+    """The others must not see it lost before it says that it was told to stop."""
+    assert_all_stopped(run_in_processes(stop_while_a_group_is_made, 2, which))
+
+
 def stop_while_the_data_open(who: int, folder: Path) -> tuple[str, int, bool]:
     def opening(*_: object) -> None:
         signal_soon()
@@ -162,6 +190,7 @@ def test_a_store_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(word, "_LOOK_S", 0.01)
     store = GoneStore()
     listener = word.Listener(store)  # type: ignore[arg-type]
+    listener.start()
     listener._thread.join(0.5)
     assert listener.close() is None
     assert store.asked == 1
