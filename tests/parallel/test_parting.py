@@ -118,16 +118,23 @@ def test_while_cuda_starts() -> None:
 
 def stop_while_a_group_is_made(which: int) -> tuple[str, int, bool]:
     """Of process 1, when its `which`th group is connected and PyTorch has not been given it yet."""
-    made, make = [0], c10d.ProcessGroupGloo
+    make = c10d.ProcessGroupGloo
 
-    def interrupted(*arguments: Any, **named: Any) -> Any:
-        made[0] += 1
-        if made[0] != which:
-            return make(*arguments, **named)
-        return (make(*arguments, **named), signal.raise_signal(signal.SIGTERM), time.sleep(SOON_S))[0]
+    class OneOfThose(type):
+        def __instancecheck__(cls, group: object) -> bool:  # PyTorch asks
+            return isinstance(group, make)
+
+    class Interrupted(metaclass=OneOfThose):
+        made = 0
+
+        def __new__(cls, *arguments: Any, **named: Any) -> Any:
+            Interrupted.made += 1
+            if Interrupted.made != which:
+                return make(*arguments, **named)
+            return (make(*arguments, **named), signal.raise_signal(signal.SIGTERM), time.sleep(SOON_S))[0]
 
     if os.environ["RANK"] == "1":
-        c10d.ProcessGroupGloo = interrupted
+        c10d.ProcessGroupGloo = Interrupted
 
     def work(stop: StopRequest) -> None:
         with start_processes("cpu") as processes:
