@@ -8,7 +8,7 @@ from contextlib import suppress
 import torch.distributed as dist
 
 from soda_fast.errors import Stopped, TrainingError, tell_here
-from soda_fast.parallel.word import COUNT, leave_word, word_left
+from soda_fast.parallel.word import COUNT, Word, leave_word, word_left
 
 _ENDED = "ended"
 """Counts the processes that came to a good end."""
@@ -25,11 +25,11 @@ _LOST_TEXT = (
 )
 
 
-def part(store: dist.Store, rank: int, world_size: int, error: BaseException, heard: Stopped | None = None) -> None:
+def part(store: dist.Store, rank: int, world_size: int, error: BaseException, heard: Word | None = None) -> None:
     """Leave the others because of `error`, after deciding which process tells of it.
 
-    heard: the word of a process that was told to stop, by which this one is counted already. That process tells of the
-        stop; what else went wrong here is told here.
+    heard: the word of a process that was told to stop, or has lost another, by which this one is counted already. That
+        process tells of it; what else went wrong here is told here.
 
     Raises:
         Stopped: `error` is the loss of a process that was told to stop.
@@ -44,9 +44,12 @@ def part(store: dist.Store, rank: int, world_size: int, error: BaseException, he
     else:
         here = lost is None and isinstance(error, Exception)  # Stopped is none
     tell_here(lost or error, here)
+    # After it was counted: whoever hears of it must not be the first.
     if isinstance(error, Stopped):
-        # After it was counted: whoever hears of it must not be the first.
         leave_word(store, error)
+    elif isinstance(lost, TrainingError):
+        # Who waits for this process, rather than for the one that is lost, notices when the store is gone.
+        leave_word(store, lost)
     _keep_store(store, rank, world_size)
     # Of several processes none takes the group apart: that would wait for the others, which may never come.
     if world_size == 1:
@@ -81,7 +84,7 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
-def _last_word(store: dist.Store) -> Stopped | None:
+def _last_word(store: dist.Store) -> Word | None:
     try:
         return word_left(store)
     except dist.DistError:

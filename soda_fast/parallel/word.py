@@ -1,4 +1,4 @@
-"""The word that a process leaves in the store when it is told to stop, for those that will miss it."""
+"""The word that a process leaves in the store when it is told to stop, or has lost another: for those that miss it."""
 
 import json
 import os
@@ -8,28 +8,31 @@ from contextlib import suppress
 
 import torch.distributed as dist
 
-from soda_fast.errors import Stopped
+from soda_fast.errors import Stopped, TrainingError
 
 COUNT = "parted"
 """Counts the processes that know that all part."""
-_WORD = "stopped"
+Word = Stopped | TrainingError
+"""Why a process left: it was told to stop, or another one was lost."""
+_WORD = "word"
 _LOOK_S = 0.5
 _PATIENCE_S = 10.0
 
 
 class Listener:
-    """Listens, in a thread of its own, whether another process was told to stop.
+    """Listens, in a thread of its own, whether another process was told to stop, or has lost one.
 
     A process learns that another is gone when a collective fails, and then its word may be gone too: without torchrun
     the store goes with the first process. So it is heard beforehand, and its process waits until all have heard it.
-    Where no collective fails, as on a GPU or in a long compilation, the process ends ten seconds after the word.
+    Where no collective fails, as on a GPU or in a long compilation, the process ends ten seconds after the word that
+    one was told to stop. After a loss it may still be writing a checkpoint.
 
     Args:
         store: of all processes; None: there is nobody to listen to.
     """
 
     def __init__(self, store: dist.Store | None) -> None:
-        self.word: Stopped | None = None
+        self.word: Word | None = None
         self._store = store
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="word", daemon=True)
@@ -41,7 +44,7 @@ class Listener:
             self._store = self._store.clone()
             self._thread.start()
 
-    def close(self) -> Stopped | None:
+    def close(self) -> Word | None:
         """Listen no longer; what was heard. This process is then counted."""
         self._done.set()
         if self._thread.is_alive():
@@ -56,7 +59,7 @@ class Listener:
                     return
                 self.word = word_left(self._store)
             self._store.add(COUNT, 1)
-        if self.word is not None and not self._done.wait(_PATIENCE_S):
+        if isinstance(self.word, Stopped) and not self._done.wait(_PATIENCE_S):
             _leave_at_once(self.word.exit_code)
 
 
@@ -68,16 +71,22 @@ def _leave_at_once(code: int) -> None:
         os._exit(code)
 
 
-def leave_word(store: dist.Store, error: Stopped) -> None:
-    """Let those who will miss this process know that it was told to stop."""
+def leave_word(store: dist.Store, error: Word) -> None:
+    """Let those who will miss this process know why it leaves. That one was told to stop counts more than a loss."""
     with suppress(dist.DistError):  # the store is gone, and the others with it
-        store.set(_WORD, json.dumps([str(error), error.exit_code]))
+        if isinstance(error, Stopped):
+            store.set(_WORD, json.dumps([str(error), error.exit_code]))
+        else:
+            store.compare_set(_WORD, "", json.dumps([str(error), None]))
 
 
-def word_left(store: dist.Store) -> Stopped | None:
-    """What a process that was told to stop has left.
+def word_left(store: dist.Store) -> Word | None:
+    """What a process that was told to stop, or has lost another, has left.
 
     Raises:
         DistError: the store is gone.
     """
-    return Stopped(*json.loads(store.get(_WORD))) if store.check([_WORD]) else None
+    if not store.check([_WORD]):
+        return None
+    text, exit_code = json.loads(store.get(_WORD))
+    return TrainingError(text) if exit_code is None else Stopped(text, exit_code)

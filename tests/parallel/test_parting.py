@@ -180,6 +180,26 @@ def test_a_good_end_is_quiet() -> None:
     assert run_in_processes(end_one_after_the_other, 2) == ["", ""]
 
 
+def wait_for_the_one_before() -> tuple[str, bool]:
+    """The last goes without a word. The first misses it, the second misses the first."""
+    try:
+        with start_processes("cpu") as processes:
+            processes.barrier()
+            if processes.rank < 2:
+                dist.recv(torch.zeros(1), src=(processes.rank - 1) % 3)
+    except TrainingError as error:
+        return str(error), is_told_here(error)
+    return "", False
+
+
+def test_who_misses_a_process_that_misses_another_is_quiet() -> None:
+    """The store is gone when it notices, and it would take itself for the first."""
+    (first, told), second, _ = run_in_processes(wait_for_the_one_before, 3)
+    assert "another process of this run was lost" in first
+    assert told
+    assert second == (first, False)
+
+
 class GoneStore:
     """Counts how often it is asked."""
 
