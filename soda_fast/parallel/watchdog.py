@@ -33,10 +33,13 @@ class Watchdog:
 
     def __init__(self, processes: Processes, limit_s: float) -> None:
         self._rank, self._world, self._limit_s = processes.rank, processes.world_size, limit_s
-        self._look_s = min(_SLOWEST_LOOK_S, limit_s / 4)
+        # Where the store does not answer, a look takes twice as long; all is said within twice the limit all the same,
+        # after which a collective gives up and its process has nobody to ask.
+        self._look_s = min(_SLOWEST_LOOK_S, limit_s / 8)
         # A connection of its own: another thread may be waiting in the processes' one.
         self._store = processes.store.clone() if self._world > 1 else None
         self._point, self._doing, self._since = 0, "starting", time.monotonic()
+        self._entered = self._since
         self._main_thread = threading.get_ident()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -47,6 +50,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._store is not None:
+            self._entered = time.monotonic()
             self._thread.start()
         return self
 
@@ -63,9 +67,9 @@ class Watchdog:
             _within(self._look_s, lambda: self._publish(store))
             if time.monotonic() - self._since > self._limit_s:
                 # The others reach their limit a little later than the first, and publish where they are.
-                if self._done.wait(2 * self._look_s):
+                if self._done.wait(3 * self._look_s):
                     return
-                text = _within(self._look_s, lambda: self._last_words(store))
+                text = _within(2 * self._look_s, lambda: self._last_words(store))
                 if text is None:
                     text = self._alone()
                 if text:
@@ -85,7 +89,8 @@ class Watchdog:
         )
 
     def _here(self) -> dict[str, Any]:
-        return {"point": self._point, "doing": self._doing, "machine": socket.gethostname(), "at": self._location()}
+        place = {"point": self._point, "doing": self._doing, "machine": socket.gethostname(), "at": self._location()}
+        return {**place, "watched_s": time.monotonic() - self._entered}
 
     def _publish(self, store: dist.Store) -> None:
         store.set(f"watchdog/{self._rank}", json.dumps(self._here()))
@@ -125,14 +130,21 @@ def _within(seconds: float, action: Callable[[], T]) -> T | None:
 def report(found: dict[int, dict[str, Any] | None], limit_s: float) -> str:
     """Who is behind, and where everybody is.
 
-    found: for each process what it last published; None: it never did.
+    Who has ceased to say where it is, is behind too: when it froze, all may have been at the same point.
+
+    found: for each process what it last published, "watched_s" seconds after all began to; None: it never did.
     """
     furthest = max((place["point"] for place in found.values() if place), default=0)
-    behind = {rank: place for rank, place in found.items() if place is None or place["point"] < furthest}
+    heard_s = max((place["watched_s"] for place in found.values() if place), default=0.0) - limit_s
+    behind = {
+        rank: place
+        for rank, place in found.items()
+        if place is None or place["point"] < furthest or place["watched_s"] < heard_s
+    }
     shown = behind or found
     places = "; ".join(f"process {rank} {_where(place)}" for rank, place in list(shown.items())[:8])
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    others = next((place for place in found.values() if place and place["point"] == furthest), None)
+    others = next((place for rank, place in found.items() if rank not in behind), None)
     waiting = f" The others wait: {_where(others)}." if behind and others else ""
     who = "these processes are behind" if behind else "all processes are at the same point"
     return (
