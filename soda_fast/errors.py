@@ -21,6 +21,9 @@ class Stopped(BaseException):
     exit_code: what the process should end with.
     """
 
+    excused = False
+    """Whether the other processes have been told, as far as they come in time."""
+
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
         self.exit_code = exit_code

@@ -38,29 +38,33 @@ def train(config: Config, accept_changes: bool = False, stop: StopRequest | None
         StopRequest() if stop is None else nullcontext(stop) as stop,
     ):
         try:
-            dataset = _open(config)
-            config = resolve(config, dataset)
-            run = RunDirectory(Path(config.run.dir))
+            _train(config, accept_changes, stop)
         except Stopped as error:
             excuse(error)
             raise
-        with (
-            start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
-            _claimed(run, config, accept_changes, processes) as warnings,
-            out_of_memory_explained(config, processes, run.memory),
-        ):
-            processes.require_equal(
-                fingerprint_of(config, dataset), "the training images", "every machine needs the same in data.root"
-            )
-            trainer = Trainer(config, dataset, processes, run, accept_changes)
-            for warning in warnings:
-                trainer.metrics.warn(warning)
-            try:
-                trainer.train(stop)
-            except NonFiniteError as error:
-                raise record_non_finite(trainer, error) from error
-            finally:
-                trainer.checkpoints.close()
+
+
+def _train(config: Config, accept_changes: bool, stop: StopRequest) -> None:
+    dataset = _open(config)
+    config = resolve(config, dataset)
+    run = RunDirectory(Path(config.run.dir))
+    with (
+        start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes,
+        _claimed(run, config, accept_changes, processes) as warnings,
+        out_of_memory_explained(config, processes, run.memory),
+    ):
+        processes.require_equal(
+            fingerprint_of(config, dataset), "the training images", "every machine needs the same in data.root"
+        )
+        trainer = Trainer(config, dataset, processes, run, accept_changes)
+        for warning in warnings:
+            trainer.metrics.warn(warning)
+        try:
+            trainer.train(stop)
+        except NonFiniteError as error:
+            raise record_non_finite(trainer, error) from error
+        finally:
+            trainer.checkpoints.close()
 
 
 def _open(config: Config) -> Dataset:

@@ -44,6 +44,8 @@ def part(store: dist.Store, rank: int, world_size: int, error: BaseException, he
     else:
         here = lost is None and isinstance(error, Exception)  # Stopped is none
     tell_here(lost or error, here)
+    if isinstance(reason := lost or error, Stopped):
+        reason.excused = True
     # After it was counted: whoever hears of it must not be the first.
     if isinstance(error, Stopped):
         leave_word(store, error)

@@ -126,22 +126,23 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
     # Twice the limit: `Watchdog`, which knows who is missing, should speak first.
     timeout = timedelta(minutes=2 * timeout_minutes)
     meeting = Meeting(rank, world_size, timeout)
+    store: dist.Store | None = None
+    listener: Listener | None = None
+    # One block: of a signal between two, the others would never hear.
     try:
         device = _device(device_type, local_rank, local_world_size)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = meeting.store() if "RANK" in os.environ else dist.HashStore()
-    except Stopped as error:
-        if world_size > 1:
-            _part_before_all_met(meeting, rank, world_size, error)
-        raise
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    listener = Listener(store if world_size > 1 else None)
-    try:
+        listener = Listener(store if world_size > 1 else None)
         listener.start()
         with uninterrupted():
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
-        part(store, rank, world_size, error, listener.close())
+        if store is not None:
+            part(store, rank, world_size, error, None if listener is None else listener.close())
+        elif world_size > 1 and isinstance(error, Stopped):
+            _part_before_all_met(meeting, rank, world_size, error)
         raise
     listener.close()
     part_well(store, rank, world_size)
@@ -149,18 +150,20 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
 
 
 def excuse(error: Stopped) -> None:
-    """Tell the others, who wait to meet this process, that it was told to stop and does not come.
+    """Tell the others, who wait to meet this process, that it was told to stop and does not come; nothing to do if it
+    has parted from them by this error.
 
     It waits ten seconds for them. Those that come later are not told, and wait for this process until torchrun ends
     them or, without torchrun, their patience does.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world_size > 1:
+    if world_size > 1 and not error.excused:
         _part_before_all_met(Meeting(rank, world_size, _LAST_MEETING), rank, world_size, error)
 
 
 def _part_before_all_met(meeting: Meeting, rank: int, world_size: int, error: Stopped) -> None:
     """Told to stop, this process still meets the others who come in time."""
+    error.excused = True
     with suppress(TrainingError, TimeoutError):
         part(meeting.store(_LAST_MEETING.total_seconds()), rank, world_size, error)
 

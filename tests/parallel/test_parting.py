@@ -15,11 +15,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 import torch.multiprocessing as mp
+from forked import PATIENCE_S
 from spawn import run_in_processes
 from training.tiny import tiny_tree
 
 from soda_fast.config import config_from_tree
 from soda_fast.errors import Stopped, TrainingError, is_told_here
+from soda_fast.parallel import processes as processes_module
 from soda_fast.parallel import start_processes, word
 from soda_fast.parallel.parting import part
 from soda_fast.train import train
@@ -74,7 +76,8 @@ def stop_while_the_others_are_late(who: int) -> tuple[str, int, bool]:
         with start_processes("cpu") as processes:
             processes.barrier()
 
-    word._PATIENCE_S = 0.5
+    if who:  # nothing fails on the first, which ends by the word
+        word._PATIENCE_S = 0.5
     return how_it_ends(work)
 
 
@@ -108,7 +111,6 @@ def stop_while_cuda_starts(who: int) -> tuple[str, int, bool]:
         with start_processes(timeout_minutes=0.2) as processes:
             processes.barrier()
 
-    word._PATIENCE_S = 5.0
     return how_it_ends(work)
 
 
@@ -157,12 +159,31 @@ def stop_while_the_data_open(who: int, folder: Path) -> tuple[str, int, bool]:
 
     if int(os.environ["RANK"]) == who:
         train.__globals__["load_dataset"] = opening
-    word._PATIENCE_S = 1.0
     return how_it_ends(lambda stop: train(config_from_tree(tiny_tree(folder, 2)), stop=stop))
 
 
 def test_while_the_data_open(tmp_path: Path) -> None:
     assert_all_stopped(run_in_processes(stop_while_the_data_open, 2, 0, tmp_path))
+
+
+def stop_while_it_joins(name: str, folder: Path) -> tuple[str, int, bool]:
+    """Of the first process, where `name` is called on the way to the others."""
+    place = train.__globals__ if name == "start_processes" else vars(processes_module)
+    call = place[name]
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return call(*arguments, **named)
+
+    if os.environ["RANK"] == "0":
+        place[name] = interrupted
+    return how_it_ends(lambda stop: train(config_from_tree(tiny_tree(folder, 2)), stop=stop))
+
+
+@pytest.mark.parametrize("name", ["start_processes", "Listener"])
+def test_while_it_joins(name: str, tmp_path: Path) -> None:
+    """Between two steps there is no moment in which a signal leaves the others waiting."""
+    assert_all_stopped(run_in_processes(stop_while_it_joins, 2, name, tmp_path))
 
 
 def end_one_after_the_other() -> str:
@@ -218,7 +239,7 @@ def test_a_store_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
     store = GoneStore()
     listener = word.Listener(store)  # type: ignore[arg-type]
     listener.start()
-    listener._thread.join(0.5)
+    listener._thread.join(PATIENCE_S)
     assert listener.close() is None
     assert store.asked == 1
 
