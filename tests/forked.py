@@ -17,16 +17,25 @@ PATIENCE_S = 300.0
 """How long to wait for what must come: on a busy machine a minute is short, and only a hang takes this long."""
 
 
-def train(tree: dict[str, Any], *options: str, limits: Mapping[int, int] | None = None) -> ForkServerProcess:
+def train(
+    tree: dict[str, Any],
+    *options: str,
+    limits: Mapping[int, int] | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> ForkServerProcess:
     """`soda-fast train` of a configuration; what it prints goes to RUN.log.
 
     limits: of the process, by resource.RLIMIT_*: bytes, for RLIMIT_AS beyond what it has at the start.
+    prepare: called in the process beforehand; importable.
     """
-    return _start(_command, tree, options, dict(limits or {}), {})
+    return _start(_command, tree, options, dict(limits or {}), {}, prepare)
 
 
 def train_together(
-    tree: dict[str, Any], world_size: int, limits: Mapping[int, Mapping[int, int]] | None = None
+    tree: dict[str, Any],
+    world_size: int,
+    limits: Mapping[int, Mapping[int, int]] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> list[ForkServerProcess]:
     """The same in several processes, with torchrun's environment. limits: of each process, by its rank."""
     port = free_port()
@@ -39,6 +48,7 @@ def train_together(
             (),
             dict((limits or {}).get(rank, {})),
             {**everyone, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            prepare,
         )
         for rank in range(world_size)
     ]
@@ -79,7 +89,11 @@ def _start(function: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
 
 
 def _command(
-    tree: dict[str, Any], options: tuple[str, ...], limits: dict[int, int], environment: dict[str, str]
+    tree: dict[str, Any],
+    options: tuple[str, ...],
+    limits: dict[int, int],
+    environment: dict[str, str],
+    prepare: Callable[[], None] | None,
 ) -> None:
     import torch
 
@@ -100,6 +114,8 @@ def _command(
     os.dup2(descriptor, 2)
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if prepare is not None:
+        prepare()
     status = main(["train", str(config), *options])
     sys.stdout.flush()
     os._exit(status)

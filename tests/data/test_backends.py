@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import PATIENCE_S
 from PIL import Image
 
 from soda_fast.config import ViewConfig
@@ -302,7 +303,7 @@ def test_dali_writes_no_warnings_and_is_imported_only_when_used() -> None:
         "assert 'nvidia.dali' in sys.modules and 'torchvision' not in sys.modules\n"
     )
     # The loader is not closed: the process must end by itself all the same.
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

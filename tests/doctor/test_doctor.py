@@ -1,12 +1,15 @@
 """`soda-fast doctor` as a user runs it: on this machine, with configurations that train and ones that do not."""
 
 import json
+import select
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import PATIENCE_S
 from training.tiny import tiny_tree
 
 from soda_fast.cli import main
@@ -76,11 +79,21 @@ def test_a_limit_that_is_too_short(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not done after 0 s" in capsys.readouterr().out
 
 
-def test_a_command_is_ended_with_all_that_it_started() -> None:
+class Begun(subprocess.Popen[str]):
+    """Its time begins when it has said something."""
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        select.select([self.stdout], [], [], PATIENCE_S)
+        return super().communicate(input, timeout)
+
+
+def test_a_command_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Begun)
     start = time.monotonic()
-    code, output = run_limited(["sh", "-c", "echo begun; sleep 60 & sleep 60"], 1.0)
+    code, output = run_limited(["sh", "-c", "echo begun; sleep 600 & sleep 600"], 0.5)
     assert (code, output) == (None, "begun\n")
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < PATIENCE_S
+    monkeypatch.undo()
     assert run_limited([sys.executable, "-c", "raise SystemExit(3)"], 60) == (3, "")
 
 

@@ -242,10 +242,17 @@ def test_an_index_is_plain_numbers() -> None:
 
 
 KILLED = """
-import sys
-from soda_fast.store import build
+import sys, time
+from pathlib import Path
+from soda_fast.store import build, shard
 build.SHARD_IMAGES = 50
 from soda_fast.cli import main
+inspect, parts = shard.inspect, Path(sys.argv[1]) / ".folder-store.partial" / "parts"
+def inspect_until_enough(content):
+    while len(list(parts.glob("*.json"))) >= int(sys.argv[3]):
+        time.sleep(0.01)
+    return inspect(content)
+shard.inspect = inspect_until_enough
 if __name__ == "__main__":
     sys.exit(main(["prepare", "folder", "--root", sys.argv[1], "--source", sys.argv[2], "--processes", "2"]))
 """
@@ -256,23 +263,24 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path: 
     (tmp_path / "run.py").write_text(KILLED)
     root, partial = tmp_path / "root", tmp_path / "root" / ".folder-store.partial"
 
-    def start(root: Path) -> subprocess.Popen[bytes]:
+    def start(root: Path, shards: int = 1000) -> subprocess.Popen[bytes]:
+        """It waits in the middle of a shard when it has so many, for who kills it late."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
         return subprocess.Popen(
-            [sys.executable, str(tmp_path / "run.py"), str(root), str(source)],
+            [sys.executable, str(tmp_path / "run.py"), str(root), str(source), str(shards)],
             env=environment,
             stdout=subprocess.DEVNULL,
         )
 
-    moments: list[Callable[[], bool]] = [
-        partial.exists,
-        lambda: any(partial.glob(".train-*.tmp")),
-        lambda: len(list(partial.glob("train-*.tar"))) >= 7,
-        lambda: len(list(partial.glob("parts/*.json"))) >= 20,
+    moments: list[tuple[int, Callable[[], bool]]] = [
+        (2, partial.exists),
+        (4, lambda: any(partial.glob(".train-*.tmp"))),
+        (9, lambda: len(list(partial.glob("train-*.tar"))) >= 7),
+        (22, lambda: len(list(partial.glob("parts/*.json"))) >= 20),
     ]
     kept = 0
-    for moment in moments:
-        process = start(root)
+    for shards, moment in moments:
+        process = start(root, shards)
         while not moment():
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.001)

@@ -5,14 +5,14 @@ import json
 import os
 import pickle
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from forked import PATIENCE_S
 from spawn import run_in_processes
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, TensorStorageMetadata
@@ -37,11 +37,27 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     arrived, real = threading.Event(), checkpoint_files.fingerprint
 
     def fingerprint_later(path: Path) -> dict[str, Any]:
-        assert arrived.wait(60)
+        assert arrived.wait(PATIENCE_S)
         return real(path)
 
     monkeypatch.setattr(checkpoint_files, "fingerprint", fingerprint_later)
     return arrived
+
+
+class Waited(Future[str | None]):
+    """In place of a save's outcome: the disk becomes fast only when somebody waits for it."""
+
+    def __init__(self, outcome: Future[str | None], disk: threading.Event) -> None:
+        super().__init__()
+        self._outcome, self._disk, self.found_undone = outcome, disk, False
+
+    def done(self) -> bool:
+        return self._outcome.done()
+
+    def result(self, timeout: float | None = None) -> str | None:
+        self.found_undone = not self._outcome.done()
+        self._disk.set()
+        return self._outcome.result(timeout)
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_disk: threading.Event) -> None:
@@ -61,10 +77,12 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         assert checkpoints(root) == []
         assert trainer.checkpoints.take_notices() == []
         # A second one waits for the first, and says so.
-        threading.Timer(0.3, slow_disk.set).start()
-        start = time.monotonic()
+        pending = trainer.checkpoints._pending
+        assert pending is not None
+        waiting = Waited(pending.outcome, slow_disk)
+        pending.outcome = waiting
         trainer.checkpoints.save(trainer._progress(), trainer.state)
-        assert time.monotonic() - start > 0.25
+        assert waiting.found_undone
         (notice,) = trainer.checkpoints.take_notices()
         assert f"the checkpoint of {BATCH} images is still being written" in notice
         trainer._save_and_wait()

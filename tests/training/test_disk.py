@@ -27,7 +27,8 @@ def wait_until(condition: Any, tree: dict[str, Any], process: Any) -> None:
 
 def test_a_full_disk_passes(tmp_path: Path) -> None:
     """Saves fail for a while: training goes on, the earlier checkpoint stays, later ones are written again."""
-    tree = tiny_tree(tmp_path / "run", 2000, save_every_images=4 * BATCH, keep_checkpoints=1, max_failed_saves=1000)
+    tree = tiny_tree(tmp_path / "run", 20_000, save_every_images=4 * BATCH, keep_checkpoints=1, max_failed_saves=5000)
+    tree["train"]["log_every_images"] = 1000 * BATCH  # what is printed stays below the limit too, however long it takes
     root = tmp_path / "run" / "checkpoints"
     process = forked.train(tree)
     wait_until(lambda: checkpoints(root), tree, process)

@@ -132,7 +132,7 @@ def save_last(trainer: Trainer) -> list[str]:
     told: list[str] = []
     if trainer.processes.is_main:
         assert trainer.checkpoints._pending is not None
-        trainer.checkpoints._pending.outcome.result(60)
+        trainer.checkpoints._pending.outcome.result(forked.PATIENCE_S)
         told = trainer.checkpoints.take_notices()
     try:
         trainer.checkpoints.save_and_wait(trainer._progress(), trainer.state)

@@ -12,9 +12,11 @@ from spawn import run_in_processes
 from training.tiny import BATCH, read_metrics, tiny_tree, trainer_of
 
 from soda_fast.errors import Stopped
+from soda_fast.model import SODA
 from soda_fast.parallel import start_processes
 from soda_fast.training import trainer as trainer_module
 from soda_fast.training.checkpoint_files import checkpoints
+from soda_fast.training.probes import Probes
 from soda_fast.training.signals import StopRequest
 from soda_fast.training.trainer import Trainer
 
@@ -136,10 +138,23 @@ def test_a_step_is_saved_before_its_inspections(tmp_path: Path, monkeypatch: pyt
     assert begun[1] == ("pictures", 2 * BATCH)
 
 
+def never_end_a_probe() -> None:
+    """Of linear-mae: whoever kills it may be late."""
+    real = Probes.run
+
+    def run(probes: Probes, probe: str, model: SODA) -> dict[str, float]:
+        found = real(probes, probe, model)
+        if probe == "linear-mae":
+            time.sleep(forked.PATIENCE_S)
+        return found
+
+    Probes.run = run  # type: ignore[method-assign]
+
+
 def test_kill_9_in_a_probe(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    tree = inspected(run, 2, **{"linear-mae": 2 * BATCH})  # a probe that takes seconds
-    process = forked.train(tree)
+    tree = inspected(run, 2, **{"linear-mae": 2 * BATCH})
+    process = forked.train(tree, prepare=never_end_a_probe)
     until = time.monotonic() + forked.PATIENCE_S
     while not (checkpoints(run / "checkpoints") and probed(run, "knn-dino/z")):
         assert process.is_alive(), forked.log(tree)

@@ -18,10 +18,12 @@ from PIL import Image
 from training.tiny import BATCH, losses, read_metrics, tiny_tree, weights_hash
 
 from soda_fast.training.checkpoint_files import checkpoints
+from soda_fast.training.trainer import Trainer
 from tests.data.pictures import CIFAR_LABELS, CIFAR_LOSSLESS, REAL, real_files
 
 ROOT = Path(__file__).parents[2]
-LONG = 2000
+LONG = 20_000
+"""Steps: more than a training takes before the signal that ends it, however late that comes."""
 LIMIT_S = 9.0
 """Of a training whose process is about to hang: no step before that takes as long, even on a busy machine."""
 
@@ -102,10 +104,23 @@ def wait_until(condition: Callable[[], bool], process: Any) -> None:
         time.sleep(0.001)
 
 
+def never_end_the_first_step() -> None:
+    """A signal may come as late as it will. All processes notice when one leaves."""
+    real = Trainer.step
+
+    def step(trainer: Trainer, parts: list[Any]) -> None:
+        real(trainer, parts)
+        while True:
+            trainer.processes.barrier()
+            time.sleep(0.01)
+
+    Trainer.step = step  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_first_step(tmp_path: Path, number: int) -> None:
     tree = tiny_tree(tmp_path / "run", LONG)
-    process = forked.train(tree)
+    process = forked.train(tree, prepare=never_end_the_first_step)
     wait_until((tmp_path / "run" / ".lock").exists, process)
     os.kill(process.pid, number)  # type: ignore[arg-type]
     assert_stopped_before_the_first_step(tree, [process], number)
@@ -166,7 +181,7 @@ def test_a_signal_while_torch_is_imported(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_signal_while_the_model_compiles(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "run", LONG) | {"perf": {"compile": True}}
-    process = forked.train(tree)
+    process = forked.train(tree, prepare=never_end_the_first_step)
     wait_until(lambda: f"training {tmp_path / 'run'}" in forked.log(tree), process)
     time.sleep(2)
     os.kill(process.pid, signal.SIGTERM)  # type: ignore[arg-type]
@@ -176,7 +191,7 @@ def test_a_signal_while_the_model_compiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_signal_at_one_process_before_the_first_step_stops_all(tmp_path: Path, who: int) -> None:
     tree = tiny_tree(tmp_path / "run", LONG)
-    processes = forked.train_together(tree, 2)
+    processes = forked.train_together(tree, 2, prepare=never_end_the_first_step)
     wait_until((tmp_path / "run" / ".lock").exists, processes[1 - who])
     os.kill(processes[who].pid, signal.SIGTERM)  # type: ignore[arg-type]
     assert_stopped_before_the_first_step(tree, processes, signal.SIGTERM)
