@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from training.tiny import tiny_tree
 
 from soda_fast.config import config_from_tree
 from soda_fast.errors import Stopped, TrainingError, is_told_here
+from soda_fast.parallel import parting, start_processes, word
 from soda_fast.parallel import processes as processes_module
-from soda_fast.parallel import start_processes, word
 from soda_fast.parallel.parting import part
 from soda_fast.train import train
 from soda_fast.training.signals import StopRequest
@@ -30,8 +31,19 @@ from soda_fast.training.signals import StopRequest
 SOON_S = 0.3
 
 
-def how_it_ends(action: Any) -> tuple[str, int, bool]:
-    """The text and code of the Stopped that an action ends with, and whether this process tells of it."""
+def wait_for_the_others() -> None:
+    """However long they take on a busy machine."""
+    processes_module._LAST_MEETING = timedelta(seconds=PATIENCE_S)
+    parting._LAST_QUESTIONS_S = PATIENCE_S
+
+
+def how_it_ends(action: Any, patience_s: float = PATIENCE_S) -> tuple[str, int, bool]:
+    """The text and code of the Stopped that an action ends with, and whether this process tells of it.
+
+    patience_s: how long after the word it ends in any case.
+    """
+    wait_for_the_others()
+    word._PATIENCE_S = patience_s
     try:
         with StopRequest() as stop:
             action(stop)
@@ -76,9 +88,7 @@ def stop_while_the_others_are_late(who: int) -> tuple[str, int, bool]:
         with start_processes("cpu") as processes:
             processes.barrier()
 
-    if who:  # nothing fails on the first, which ends by the word
-        word._PATIENCE_S = 0.5
-    return how_it_ends(work)
+    return how_it_ends(work, 0.5 if who else PATIENCE_S)  # nothing fails on the first, which ends by the word
 
 
 def test_while_the_others_are_late() -> None:
@@ -187,6 +197,7 @@ def test_while_it_joins(name: str, tmp_path: Path) -> None:
 
 
 def end_one_after_the_other() -> str:
+    wait_for_the_others()
     with tempfile.TemporaryFile("w+") as printed:
         os.dup2(printed.fileno(), 2)  # not sys.stderr: what torch's C++ prints counts too
         with start_processes("cpu") as processes:
@@ -203,6 +214,7 @@ def test_a_good_end_is_quiet() -> None:
 
 def wait_for_the_one_before() -> tuple[str, bool]:
     """The last goes without a word. The first misses it, the second misses the first."""
+    wait_for_the_others()
     try:
         with start_processes("cpu") as processes:
             processes.barrier()
