@@ -149,6 +149,8 @@ def _fallback(heights: Ints, widths: Ints, ratio: tuple[float, float]) -> Ints:
     image_ratio = widths / heights
     height = np.where(image_ratio < ratio[0], np.round(widths / ratio[0]).astype(np.int64), heights)
     width = np.where(image_ratio > ratio[1], np.round(heights * ratio[1]).astype(np.int64), widths)
+    # torchvision rounds to a box without pixels where the ratio is more extreme than a row or a column, and then fails.
+    height, width = np.maximum(height, 1), np.maximum(width, 1)
     return np.stack(((heights - height) // 2, (widths - width) // 2, height, width))
 
 

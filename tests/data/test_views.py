@@ -84,6 +84,20 @@ def test_the_fallback_is_torchvisions(height: int, width: int) -> None:
     assert tuple(box[:, 0]) == expected
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (5, 5), (47, 23)])
+@pytest.mark.parametrize("ratio", [(0.01, 0.01), (100.0, 100.0), (0.001, 1000.0), (3.0, 100.0)])
+@pytest.mark.parametrize("scale", [(1e-4, 1e-4), (0.08, 1.0), (1.0, 1.0)])
+def test_every_box_has_pixels_inside_of_its_image(
+    height: int, width: int, ratio: tuple[float, float], scale: tuple[float, float]
+) -> None:
+    """Of ratios more extreme than a row or a column of the image too, where torchvision rounds to nothing and fails."""
+    drawn = planned(ViewConfig(crop_scale=scale, crop_ratio=ratio), height, width, count=200)
+    for first, side, whole in ((drawn.top, drawn.height, height), (drawn.left, drawn.width, width)):
+        assert first.min() >= 0
+        assert side.min() >= 1
+        assert (first + side).max() <= whole
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 8), (8, 5), (9, 4), (31, 64), (375, 500)])
 def test_the_central_square_is_torchvisions(height: int, width: int) -> None:
     numbers = np.arange(height * width).reshape(height, width).astype(np.int32)
