@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 
-from soda_fast.doctor.machine import available_cores, available_memory_bytes, compiler, installed
+from soda_fast.doctor.compilers import c_compiler, cxx_compiler, triton_compiler
+from soda_fast.doctor.machine import available_cores, available_memory_bytes, installed
 from soda_kernels.group_norm_modulate.availability import why_not_triton
 
 
@@ -13,7 +14,8 @@ from soda_kernels.group_norm_modulate.availability import why_not_triton
 class Hardware:
     """device: where training will run. gpus: of this machine, 0 on a CPU; gpu, capability: of the first one.
     cores: for this process. memory_bytes: of the smallest GPU, or what a CPU has available. triton, c, cxx: whether
-    there is Triton and a compiler for C and C++. obstacle: what is in the way of the fused kernel; None: nothing."""
+    there is Triton and a compiler for C (Triton's on a GPU, this package's on a CPU) and C++. obstacle: what is in the
+    way of the fused kernel; None: nothing."""
 
     device: Literal["cuda", "cpu"]
     gpus: int
@@ -49,7 +51,7 @@ def this_hardware() -> Hardware:
         cores=available_cores(),
         memory_bytes=min(memory) if gpus else available_memory_bytes(),
         triton=installed("triton") is not None,
-        c=compiler("c") is not None,
-        cxx=compiler("c++") is not None,
+        c=(triton_compiler() if gpus else c_compiler()) is not None,
+        cxx=cxx_compiler() is not None,
         obstacle=why_not_triton(device),
     )

@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from soda_fast.doctor.compilers import c_compiler, cxx_compiler, triton_compiler
 from soda_fast.doctor.findings import Finding
 
 GIB = 2**30
@@ -27,7 +27,7 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding("note", "NCCL", nccl_version() or "none: it comes with PyTorch for CUDA, and joins several GPUs")
     yield Finding("note", "DALI", installed("nvidia-dali-cuda") or "not installed")
     yield Finding("note", "Triton", installed("triton") or "not installed")
-    yield Finding("note", "compilers", f"C {compiler('c') or 'none'}, C++ {compiler('c++') or 'none'}")
+    yield Finding("note", "compilers", _compilers_text())
     yield Finding("note", "cores", _cores_text())
     yield Finding("note", "memory", f"{available_memory_bytes() / GIB:.1f} GiB available to this process")
 
@@ -45,13 +45,6 @@ def available_memory_bytes() -> int:
     free = int(found.group(1)) << 10 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit, used = (_read(_CGROUP / name).strip() for name in ("memory.max", "memory.current"))
     return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
-
-
-def compiler(language: str) -> str | None:
-    """The compiler that Triton ("c") or Inductor on CPUs ("c++") would call."""
-    variable, names = ("CC", ("gcc", "clang")) if language == "c" else ("CXX", ("g++", "clang++"))
-    wanted = [name for name in (os.environ.get(variable), *names) if name]
-    return next((found for name in wanted if (found := shutil.which(name))), None)
 
 
 def installed(prefix: str) -> str | None:
@@ -121,6 +114,11 @@ def _no_gpu() -> Finding:
         return Finding("slow", "GPU", text, "unset it, or name a GPU")
     text = f"there is a driver, but PyTorch for CUDA {torch.version.cuda} finds no GPU that it can use"
     return Finding("slow", "GPU", text, "the driver may be too old for it: see nvidia-smi")
+
+
+def _compilers_text() -> str:
+    c, triton, cxx = (found or "none" for found in (c_compiler(), triton_compiler(), cxx_compiler()))
+    return f"C {c}{'' if triton == c else f' (Triton: {triton})'}, C++ {cxx}"
 
 
 def _cores_text() -> str:

@@ -127,7 +127,7 @@ def _missing_for_compile(hardware: Hardware) -> str | None:
         return None if hardware.cxx else "torch.compile needs a C++ compiler here: install g++"
     if not hardware.triton:
         return "torch.compile needs Triton here: pip install triton"
-    return None if hardware.c else "Triton needs a C compiler: install gcc"
+    return None if hardware.c else "Triton needs a C compiler: install gcc; CC, if set, must be one without arguments"
 
 
 def _normalisation(config: Config, hardware: Hardware) -> Finding:

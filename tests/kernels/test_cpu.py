@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +39,16 @@ def test_normals_without_a_compiler(without_compiler: None) -> None:
     positions = torch.arange(3)
     assert counter_normal(0, 1, positions, 4) is None
     assert counter_rng.normal(0, "noise", positions, (3, 2)).shape == (3, 3, 2)
+
+
+def test_c_is_not_given_other_numbers_or_too_few() -> None:
+    """It would read beyond them."""
+    with pytest.raises(AssertionError, match=r"contiguous memory of torch\.int64"):
+        counter_normal(SEED, 1, torch.arange(3, dtype=torch.int32), 4)
+    with pytest.raises(AssertionError, match="three levels for each place"):
+        look_up(torch.empty(1, 3, 4, 4), torch.zeros(1, 4, 3, 3, dtype=torch.uint8), torch.zeros(3, 256))
+    with pytest.raises(AssertionError, match="a number for each level"):
+        look_up(torch.empty(1, 3, 4, 4), torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(3, 255))
 
 
 def planes_of(pixels: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -162,6 +173,27 @@ def test_a_failed_compilation_is_told_with_the_compilers_last_line(
     monkeypatch.setenv("CC", "sh -c 'echo first >&2; echo the last line >&2; exit 1'")
     with pytest.warns(UserWarning, match=r"exit status 1\.: the last line$"):
         assert native.library() is None
+
+
+def test_an_error_is_told_rather_than_that_the_compiler_stopped(
+    compilations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gcc where the headers of the C library are missing."""
+    missing = "cpu.h:10:10: fatal error: stdint.h: No such file or directory"
+    monkeypatch.setenv("CC", f"sh -c 'echo {missing} >&2; echo compilation terminated. >&2; exit 1'")
+    with pytest.warns(UserWarning, match=rf"exit status 1\.: {missing}$"):
+        assert native.library() is None
+
+
+def test_a_compiler_that_hides_functions_is_no_error(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: SimpleNamespace(draw_polar=SimpleNamespace()))
+    with pytest.warns(UserWarning, match="NumPy does what C would do.*join_pairs"):
+        assert native.library() is None
+
+
+def test_a_command_with_an_open_quote_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", 'gcc "-O3')
+    assert native.find_compiler() in (["cc"], ["gcc"], ["clang"])
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])

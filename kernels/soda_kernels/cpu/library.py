@@ -39,25 +39,30 @@ def library() -> ctypes.CDLL | None:
 
 def _load() -> ctypes.CDLL | None:
     try:
-        found = _shared_object(_compiler(), cache_folder())
-    # The last is of a user without a home.
-    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        found = _shared_object(_require_compiler(), cache_folder())
+        _declare(found)
+    # The last two are of a user without a home, and of a compiler that was told to hide functions.
+    except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
         warnings.warn(f"NumPy does what C would do several times faster on this CPU: {_reason(error)}", stacklevel=3)
         return None
+    return found
+
+
+def _declare(found: ctypes.CDLL) -> None:
     pointer, size, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
     found.draw_polar.argtypes, found.draw_polar.restype = (*[pointer] * 3, size, size, word, word, word), None
     found.join_pairs.argtypes, found.join_pairs.restype = (*[pointer] * 4, size), None
     found.fill_planes.argtypes, found.fill_planes.restype = (*[pointer] * 3, size, size), None
     found.resize_boxes.argtypes, found.resize_boxes.restype = (*[pointer] * 6, *[size] * 5), None
     found.change_images.argtypes, found.change_images.restype = (*[pointer] * 4, size, size), None
-    return found
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, and the last line that a compiler wrote of it."""
+    """What went wrong, and the line that a compiler wrote of it: the last that names an error, else the last."""
     written = error.stderr if isinstance(error, (subprocess.CalledProcessError, subprocess.TimeoutExpired)) else None
-    lines = (written or b"").decode(errors="replace").split("\n")
-    return ": ".join([str(error), *[line for line in lines if line.strip()][-1:]])
+    lines = [line for line in (written or b"").decode(errors="replace").split("\n") if line.strip()]
+    named = [line for line in lines if "error:" in line]
+    return ": ".join([str(error), *(named or lines)[-1:]])
 
 
 def cache_folder() -> Path:
@@ -65,13 +70,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soda_fast"
 
 
-def _compiler() -> list[str]:
-    """The command that $CC names, or the first compiler on the path."""
-    commands = [shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
-    found = [command for command in commands if command and shutil.which(command[0])]
-    if not found:
+def find_compiler() -> list[str] | None:
+    """The command that $CC names, arguments included, or where it names none the first compiler on the path."""
+    commands = [_words(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
+    return next((command for command in commands if command and shutil.which(command[0])), None)
+
+
+def _words(command: str) -> list[str]:
+    """Of a shell's command; none where a quote is open."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def _require_compiler() -> list[str]:
+    found = find_compiler()
+    if found is None:
         raise FileNotFoundError("there is no C compiler; install gcc, or name one in CC")
-    return found[0]
+    return found
 
 
 def _shared_object(compiler: list[str], folder: Path) -> ctypes.CDLL:

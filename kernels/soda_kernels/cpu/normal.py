@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from soda_kernels.cpu.library import library
+from soda_kernels.memory import check_memory
 
 _CACHED_BLOCKS = 16384
 """Counters worked on at a time: 6 arrays of 64 KiB, and 256 KiB of what is made of them. With half as many, Python's
@@ -30,12 +31,14 @@ def counter_normal(seed: int, stream: int, positions: Tensor, count: int) -> Ten
     functions = library()
     if functions is None:
         return None
+    positions = positions.contiguous()
+    check_memory(torch.device("cpu"), (positions, torch.int64))
     blocks = -(-count // 4)
     # Named, whatever a program's default is: C writes into them.
     empty = partial(torch.empty, dtype=torch.float32, device="cpu")
     normals = empty(len(positions), blocks, 4)
     rows = max(1, _CACHED_BLOCKS // max(blocks, 1))
-    for some, made in zip(positions.contiguous().split(rows), normals.split(rows), strict=True):
+    for some, made in zip(positions.split(rows), normals.split(rows), strict=True):
         units, angles = empty(2, 2, len(some), blocks)
         functions.draw_polar(
             *(tensor.data_ptr() for tensor in (units, angles, some)),

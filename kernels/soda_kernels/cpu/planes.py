@@ -23,5 +23,7 @@ def fill_planes(planes: Tensor, pixels: Tensor, table: Tensor) -> bool:
         return False
     check_memory(torch.device("cpu"), (planes, torch.float32), (pixels, torch.uint8), (table, torch.float32))
     count, _, height, width = planes.shape
+    assert pixels.shape == (count, height, width, 3), "three levels for each place in the planes"
+    assert table.shape == (3, 256), "a number for each level of each channel"
     functions.fill_planes(*(tensor.data_ptr() for tensor in (planes, pixels, table)), count, height * width)
     return True
