@@ -157,7 +157,7 @@ def normal(seed: int, stream: str, positions: Tensor, shape: tuple[int, ...]) ->
 def _normal_on_cpu(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
     """`counter_normal` without a C compiler: the same numbers, a few rows at a time, in place, word by word."""
     blocks = -(-count // 4)
-    out = torch.empty(len(positions), blocks, 2, 2)
+    out = torch.empty(len(positions), blocks, 2, 2, dtype=torch.float32, device="cpu")
     rows = _cached_rows(blocks)
     for some, made in zip(positions.split(rows), out.split(rows), strict=True):
         words = _words_on_cpu(seed, stream, some.numpy(), blocks).view(np.int64)

@@ -87,7 +87,8 @@ def _round(levels: Tensor) -> Tensor:
 def blur(images: Tensor, strengths: Tensor, kernel: int) -> Tensor:
     """Gaussian blur with reflected borders. strengths: (N,) float64, deviations in pixels. kernel: side, odd."""
     size = images.shape[1]
-    offset = torch.linspace(-(kernel - 1) * 0.5, (kernel - 1) * 0.5, kernel, device=images.device)
+    reach = (kernel - 1) * 0.5
+    offset = torch.linspace(-reach, reach, kernel, dtype=torch.float32, device=images.device)
     weights = torch.exp(-0.5 * (offset / strengths.float()[:, None]).pow(2))
     weights = weights / weights.sum(dim=1, keepdim=True)
     planes = images.permute(0, 3, 1, 2).float()

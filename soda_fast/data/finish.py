@@ -29,7 +29,7 @@ class Finish:
         self._threads = RowThreads(threads, "soda-fast-finish") if device.type == "cpu" else None
         if self._threads is not None:
             # What becomes of each level, (3, 256), by the arithmetic that a GPU does for each pixel.
-            levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+            levels = torch.arange(256, dtype=torch.uint8, device=device).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
             self._normalised, self._units = (f(levels).view(3, 256) for f in (self._statistics.normalise, to_unit))
 
     def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,9 @@ class Finish:
         """
         if self._threads is None:
             return self._add_noise(self._statistics.normalise(source), positions), to_unit(target)
-        sources, targets = (torch.empty(len(v), 3, *v.shape[1:3]) for v in (source, target))
+        sources, targets = (
+            torch.empty(len(v), 3, *v.shape[1:3], dtype=torch.float32, device=v.device) for v in (source, target)
+        )
         each = len(target) // len(source)
 
         def work(rows: slice) -> None:
@@ -69,7 +71,9 @@ class Statistics:
     """Mean and deviation of the channels, on the device."""
 
     def __init__(self, mean: RGB, std: RGB, device: torch.device) -> None:
-        self._mean, self._std = (torch.tensor(v, device=device)[:, None, None] for v in (mean, std))
+        self._mean, self._std = (
+            torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in (mean, std)
+        )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 with mean 0 and deviation 1."""

@@ -46,7 +46,7 @@ _STRONGEST |= {"Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.
 @cache
 def _scale(start: float, end: float, bin_index: int) -> float:
     # float32, as torchvision has it: a blend with a factor one bit off can end one grey level off.
-    return float(torch.linspace(start, end, NUM_BINS)[bin_index])
+    return float(torch.linspace(start, end, NUM_BINS, dtype=torch.float32, device="cpu")[bin_index])
 
 
 def strength(name: str, bin_index: int, negative: bool = False) -> float:

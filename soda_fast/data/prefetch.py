@@ -4,6 +4,7 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -74,9 +75,12 @@ class Prefetcher(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Stop the thread and wait for it. Safe to call twice."""
+        """Stop the thread and wait for it; a `next` that waits in another thread ends. Safe to call twice."""
         self._stop.set()
         self._thread.join()
+        # Where items lie in the queue nobody waits.
+        with suppress(queue.Full):
+            self._queue.put_nowait(_End())
         atexit.unregister(self.close)
 
     def _work(self) -> None:

@@ -17,6 +17,7 @@ from soda_fast.config.schema import DataConfig, ProbeViewConfig
 from soda_fast.data import Batch, TrainLoader, iterate_views
 from soda_fast.data.executor import dali_is_installed
 from soda_fast.data.image_set import ImageSet
+from soda_fast.data.operations import _scale
 from soda_fast.data.order import sample_indices
 from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.reference import execute
@@ -164,6 +165,48 @@ def test_closing_ends_the_threads_and_may_be_repeated() -> None:
     assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("soda-fast")]
     with pytest.raises(StopIteration):
         next(loader)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_whatever_the_default_device_and_type_are(compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = ViewConfig(blur_probability=0.5, jitter_probability=0.5)
+    data = replace(DATA, source=view, target=view, source_noise=0.25, backend="batched")
+    if not compiler:
+        for module in ("normal", "planes", "pixels", "resize"):
+            monkeypatch.setattr(f"soda_kernels.cpu.{module}.library", lambda: None)
+    expected = batches(1, data)[0], counter_rng.normal(0, "noise", torch.arange(2), (5,))
+    torch.set_default_dtype(torch.float64)
+    monkeypatch.setattr("soda_fast.data.operations._scale", _scale.__wrapped__)
+    try:
+        with torch.device("meta"):
+            found = batches(1, data)[0], counter_rng.normal(0, "noise", torch.arange(2, device="cpu"), (5,))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_equal(*(batch for batch, _ in (found, expected)))
+    assert torch.equal(found[1], expected[1])
+
+
+def test_closing_ends_a_next_that_waits_in_another_thread() -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 0
+        go_on.wait()
+        yield 1
+
+    prefetched = Prefetcher(slow, 2, CPU, lambda item: [])
+    assert next(prefetched) == 0
+    seen: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: seen.append(list(prefetched)), daemon=True)
+    consumer.start()
+    closing = threading.Thread(target=prefetched.close, daemon=True)
+    closing.start()
+    assert prefetched._stop.wait(60)
+    go_on.set()
+    for thread in (closing, consumer):
+        thread.join(60)
+        assert not thread.is_alive()
+    assert seen == [[]]
 
 
 def test_prefetching_is_bounded_and_keeps_order() -> None:
