@@ -1,14 +1,19 @@
 """Multinomial logistic regression by L-BFGS, several strengths of regularisation at once.
 
-The objective is scikit-learn's and cuML's: C * sum of cross entropies + |W|^2 / 2, the bias free. Logits are linear in
-the weights, so a line search costs no product with the features: an iteration has two.
+The objective is scikit-learn's and cuML's: C * sum of cross entropies + |W|^2 / 2, the bias free. It is minimised in
+features of root mean square 1 with the penalty divided by the square of their size, which is the same problem: so what
+the tolerance means does not depend on the encoder's scale. Logits are linear in the weights, so a line search costs no
+product with the features: an iteration has two.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from soda_fast.evaluation.numerics import full_precision
 
+MAX_ITERATIONS, TOLERANCE = 1000, 1e-5
 _HISTORY = 10
 _MAX_HALVINGS = 30
 _ARMIJO = 1e-4
@@ -22,8 +27,8 @@ def fit_logistic(
     num_classes: int,
     strengths: list[float],
     *,
-    max_iterations: int = 1000,
-    tolerance: float = 1e-5,
+    max_iterations: int = MAX_ITERATIONS,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """Weights for each C, in float64.
 
@@ -33,24 +38,30 @@ def fit_logistic(
         num_classes: K.
         strengths: values of C, rising: each group starts from the solution of the one before.
         max_iterations: of L-BFGS.
-        tolerance: stops where no entry of the gradient of the objective / (C N) is larger.
+        tolerance: stops where no entry of the gradient of the objective / (C N), by the weights of features of root
+            mean square 1, is larger.
 
     Returns:
         (len(strengths), D + 1, K) float64; the last row is the bias.
     """
     ones = torch.ones(len(features), 1, dtype=torch.float64, device=features.device)
     x = torch.cat([features.double(), ones], dim=1)
-    size = max(1, min(_TOGETHER, _LOGITS_AT_ONCE // (len(x) * num_classes)))
+    size = torch.linalg.vector_norm(features, dtype=torch.float64) / math.sqrt(features.numel())
+    size = size.clamp_min(torch.finfo(torch.float32).tiny)
+    x[:, :-1] /= size
+    together = max(1, min(_TOGETHER, _LOGITS_AT_ONCE // (len(x) * num_classes)))
     start = torch.zeros(x.shape[1], 1, num_classes, dtype=torch.float64, device=x.device)
     fitted = []
     with torch.no_grad(), full_precision():
-        for first in range(0, len(strengths), size):
-            some = strengths[first : first + size]
-            decay = torch.tensor([1 / (c * len(x)) for c in some], dtype=torch.float64, device=x.device)
+        for first in range(0, len(strengths), together):
+            some = strengths[first : first + together]
+            decay = 1 / (torch.tensor(some, dtype=torch.float64, device=x.device) * len(x) * size.square())
             weight = _minimise(x, labels, start.repeat(1, len(some), 1), decay, max_iterations, tolerance)
             fitted.append(weight.transpose(0, 1))
             start = weight[:, -1:].clone()
-    return torch.cat(fitted)
+    weights = torch.cat(fitted)
+    weights[:, :-1] /= size
+    return weights
 
 
 def logistic_accuracies(weights: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Logistic regression against scikit-learn's, C by C."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,16 @@ def test_equals_scikit_learn_for_each_strength() -> None:
         np.testing.assert_allclose(weight[:-1].T.numpy(), judge.coef_, atol=2e-4 * (1 + np.abs(judge.coef_).max()))
         assert abs(accuracy - judge.score(TEST.numpy(), TEST_LABELS.numpy())) <= 1.5 / len(TEST)
     assert accuracies.max() > 0.92
+
+
+@pytest.mark.parametrize("scale", [2.0**-13, 2.0**13])
+def test_the_scale_of_features_does_not_matter(scale: float) -> None:
+    """C grows as the square of what features shrink by: the same problem, and the same classifiers."""
+    strengths = [1e-3, 0.1, 10.0]
+    expected = fit_logistic(TRAIN, TRAIN_LABELS, 10, strengths)
+    scaled = fit_logistic(TRAIN.double() * scale, TRAIN_LABELS, 10, [c / scale**2 for c in strengths])
+    scaled[:, :-1] *= scale
+    torch.testing.assert_close(scaled, expected)
 
 
 def test_strengths_together_equal_each_alone() -> None:
