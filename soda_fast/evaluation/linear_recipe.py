@@ -117,7 +117,8 @@ REFERENCE = Recipe(
 MAE = Recipe(
     source="MAE (arXiv 2111.06377), main_linprobe.py and FINETUNE.md: BatchNorm(affine=False, eps=1e-6) + "
     "Linear(truncated normal 0.01), LARS, learning rate 0.1 per 256, batch 16384, 10 epochs warm-up, cosine, 90 "
-    "epochs, no weight decay, random resized crop and flip anew each epoch, the last classifier counts",
+    "epochs, no weight decay, random resized crop and flip anew each epoch, the last classifier counts; departs from "
+    "it in normalising over the whole batch, not over each GPU's 512 of it",
     view="standard",
     normalize=False,
     batch_norm=True,
@@ -151,7 +152,7 @@ DINOV2 = Recipe(
 SOLO = Recipe(
     source="solo-learn, scripts/linear: Linear, SGD with momentum 0.9, a tenth at epochs 60 and 80 of 100, batch 256, "
     "no weight decay, random resized crop and flip anew each epoch, the last classifier counts; its scripts set "
-    "learning rates by hand for each method (0.1, 0.3, 1 per 256), here a slice of train chooses among them",
+    "learning rates by hand for each method (0.1 to 30 per 256), here a slice of train chooses among 0.1, 0.3 and 1",
     view="standard",
     normalize=False,
     batch_norm=False,

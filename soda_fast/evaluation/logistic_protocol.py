@@ -7,7 +7,7 @@ from torch import Tensor
 
 from soda_fast.evaluation.linear_probe import checked_classes, checked_training_set
 from soda_fast.evaluation.linear_protocol import SELECTION_FRACTION, selection_slices
-from soda_fast.evaluation.logistic import fit_logistic, logistic_accuracies
+from soda_fast.evaluation.logistic import MAX_ITERATIONS, TOLERANCE, fit_logistic, logistic_accuracies
 from soda_fast.evaluation.numerics import check_features
 from soda_fast.evaluation.provider import FeatureProvider, check_names
 from soda_fast.evaluation.result import Result, Setting, over_seeds
@@ -51,7 +51,7 @@ class LogisticProtocol:
         accuracy = dict(zip(different, logistic_accuracies(weights, test, test_labels).tolist(), strict=True))
         setting: Setting = {
             "classifier": "Linear",
-            "optimizer": "L-BFGS, at most 1000 iterations, float64",
+            "optimizer": f"L-BFGS, float64, to a gradient of {TOLERANCE:g}, at most {MAX_ITERATIONS} iterations",
             "C": list(self.strengths),
             "chosen_C": chosen,
             "seeds": list(seeds),
