@@ -1,6 +1,7 @@
 """`soda-fast compare RUN RUN ...`: the evaluations of several runs in one table."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.report import HELD_OUT, SCHEMA, TEST_SPLIT, Row, format_table, table_rows
 from soda_fast.evaluation.result import Result
+
+_REPORT_KEYS = ("dataset", "tested_on", "dataset_hash", "transform", "features", "seeds", "versions")
+_OWN_SETTINGS = frozenset({"k", "seeds", "chosen_learning_rates", "chosen_C", "made_by", "dimensions"})
+"""Settings that are an encoder's own, a protocol has several of, or are compared for the whole report."""
 
 
 def compare(paths: Sequence[Path]) -> str:
@@ -19,10 +24,10 @@ def compare(paths: Sequence[Path]) -> str:
     Raises:
         ValueError: a path holds no evaluation, or one of another layout.
     """
-    files = [file for path in paths for file in _files(path)]
-    reports = [(file, _read(file)) for file in files]
-    rows = [row for file, report in reports for row in _rows(_name(file), report)]
-    measured = [one for file, report in reports for one in _measured(_name(file), report).items()]
+    files = dict.fromkeys(file for path in paths for file in _files(path))
+    reports = {name: _read(file) for file, name in _names(list(files)).items()}
+    rows = [row for name, report in reports.items() for row in _rows(name, report)]
+    measured = [one for name, report in reports.items() for one in _measured(name, report).items()]
     tables = [format_table(rows)] * bool(rows) + [format_measurements(dict(measured))] * bool(measured)
     return "\n".join(["\n\n".join(tables), *_differences(reports)])
 
@@ -39,10 +44,15 @@ def _files(path: Path) -> list[Path]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         report: Any = json.loads(file.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} is no evaluation: {error}") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise ValueError(f"{file} is no evaluation of this version (schema {SCHEMA}); run soda-fast evaluate again")
+    try:
+        _rows("", report), _measured("", report), _differences({"": report})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} is a damaged evaluation ({problem}); run soda-fast evaluate again") from error
     return report
 
 
@@ -63,17 +73,45 @@ def _measured(name: str, report: dict[str, Any]) -> dict[str, list[Measurement]]
     return measured
 
 
-def _differences(reports: list[tuple[Path, dict[str, Any]]]) -> list[str]:
+def _differences(reports: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each thing in which numbers that stand side by side differ."""
     lines = []
-    for key in ("dataset", "tested_on", "dataset_hash", "transform", "versions"):
+    for key in _REPORT_KEYS:
         # Reports of before it could be anything else do not say what was tested on.
-        found = {file: report[key] if key != "tested_on" else report.get(key, TEST_SPLIT) for file, report in reports}
-        if len({json.dumps(value, sort_keys=True) for value in found.values()}) > 1:
-            lines.append(f"not equal: {key}" + "".join(f"\n  {_name(file)}: {value}" for file, value in found.items()))
+        found = {
+            name: report[key] if key != "tested_on" else report.get(key, TEST_SPLIT) for name, report in reports.items()
+        }
+        lines += _difference(key, found)
+    settings = {name: _settings(report) for name, report in reports.items()}
+    for what in dict.fromkeys(what for own in settings.values() for what in own):
+        lines += _difference(what, {name: own[what] for name, own in settings.items() if what in own})
     return lines
 
 
-def _name(file: Path) -> str:
-    run, kind = file.parent.name or str(file.parent.resolve().name), file.stem.removeprefix("evaluation")
-    return f"{run}{kind}"
+def _difference(what: str, found: dict[str, Any]) -> list[str]:
+    if len({json.dumps(value, sort_keys=True) for value in found.values()}) < 2:
+        return []
+    return [f"not equal: {what}" + "".join(f"\n  {name}: {value}" for name, value in found.items())]
+
+
+def _settings(report: dict[str, Any]) -> dict[str, Any]:
+    """{"PROTOCOL SETTING": value}, transforms among them; all encoders and features of a report share these."""
+    return {
+        f"{entry['protocol']} {key}": value
+        for entry in (*report["results"], *report["measures"])
+        for key, value in {"transform": entry["transform"], **entry["setting"]}.items()
+        if key not in _OWN_SETTINGS
+    }
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """What each report is called: its folder, with as many of those above as tell all apart, and what it is of."""
+    places = {file: Path(os.path.abspath(file)) for file in files}
+    for depth in range(1, max(len(place.parts) for place in places.values())):
+        names = {
+            file: "/".join(place.parts[:-1][-depth:]) + place.stem.removeprefix("evaluation")
+            for file, place in places.items()
+        }
+        if len(set(names.values())) == len(names):
+            return names
+    return {file: str(file) for file in files}
