@@ -37,7 +37,7 @@ def full_precision() -> Iterator[None]:
 
 
 def check_features(name: str, features: Tensor) -> Tensor:
-    """The features, if they are a non-empty, finite (N, D) matrix of floating-point numbers.
+    """The features, if they are a non-empty, finite (N, D) matrix of floating-point numbers that float32 can hold.
 
     Raises:
         ValueError: they are not.
@@ -47,7 +47,7 @@ def check_features(name: str, features: Tensor) -> Tensor:
     if not features.dtype.is_floating_point:
         raise ValueError(f"{name} is {features.dtype}: give floating-point features")
     # A row's largest entry shows NaN and infinity, without a second matrix in memory.
-    bad = int((~torch.isfinite(torch.linalg.vector_norm(features, math.inf, dim=1))).sum())
+    bad = int((~torch.isfinite(torch.linalg.vector_norm(features, math.inf, dim=1).float())).sum())
     if bad:
         raise ValueError(f"{name} has {bad} rows with NaN or infinity: the encoder that made them has diverged")
     return features

@@ -193,6 +193,7 @@ GOOD: dict[str, Any] = {
         ({"queries": QUERIES[:, 1:]}, "16 features and queries have 15"),
         ({"queries": QUERIES.clone().fill_(math.nan)}, "300 rows with NaN"),
         ({"bank": BANK.clone().index_fill_(0, torch.tensor([3]), math.inf)}, "bank has 1 rows with NaN or infinity"),
+        ({"bank": BANK.double() * 1e200}, "bank has 400 rows with NaN or infinity"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"chunk": 0}, "chunk is 0"),
