@@ -223,6 +223,10 @@ def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Ori
                 made = MadeImages(studio, origin.made_by)
             asked = [one for one in measures if not (one == "dci" and name == "pixels")]
             measured[name] = measure(asked, encode, config, dataset, processes, made)
+        if plot and first is not None:
+            # Drawn by the main process alone, from what all have encoded: not every protocol looks at both splits.
+            first.clean("train")
+            first.clean("test")
         if subject is None:  # not the main process
             return
         subject = replace(subject, seconds=time.perf_counter() - start)

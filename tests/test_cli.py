@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from spawn import run_in_processes
 from training.tiny import run_tiny, tiny_tree
 
 import soda_fast
@@ -78,6 +79,14 @@ def test_evaluate_takes_overrides_and_draws(run: Path, capsys: pytest.CaptureFix
     for name in ("accuracy", "map", "confusion", "neighbours"):
         assert np.asarray(Image.open(run / "plots" / "evaluation" / f"{name}.png")).std() > 10
     assert list((run / "tensorboard").rglob("metadata.tsv"))
+
+
+def test_several_processes_draw_what_no_protocol_has_encoded(run: Path) -> None:
+    """The main process draws, after the others have left: they must have helped to encode both splits before."""
+    keys = ["evaluation.protocols=[knn-reference]", "parallel.timeout_minutes=2", "--plot"]
+    (run / "plots" / "evaluation" / "map.png").unlink(missing_ok=True)
+    assert run_in_processes(main, 2, ["evaluate", str(run), *keys]) == [0, 0]
+    assert (run / "plots" / "evaluation" / "map.png").is_file()
 
 
 def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
