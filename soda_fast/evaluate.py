@@ -103,7 +103,8 @@ def evaluate(
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
     seen = read_manifest(checkpoint)["images_seen"]
-    model, weights, made_by = next(iter(models.values())), "EMA", checkpoint.name
+    model, made_by = next(iter(models.values())), checkpoint.name
+    weights = f"EMA of train.ema_beta {config.train.ema_beta}"
     if ema_lengths:
         weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
         made_by = f"{checkpoint.name}, {weights}"

@@ -62,6 +62,7 @@ def test_evaluate_prints_and_writes(run: Path, capsys: pytest.CaptureFixture[str
         assert word in table
     report = json.loads((run / "evaluation.json").read_text())
     assert report["checkpoint"]["images_seen"] == 24
+    assert report["checkpoint"]["weights"] == "EMA of train.ema_beta 0.5"
     assert {result["features"] for result in report["results"]} == {"z", "pooled", "pixels"}
 
 

@@ -24,12 +24,11 @@ TEST_SPLIT = "the test split"
 class Subject:
     """What was evaluated, on what.
 
-    images_seen: how far the checkpoint was trained. weights: which of its weights ("EMA"; a power-function
-    average names its length). dataset_hash, split_sizes:
-    of each split. transform: of clean images, in words. features: how they are kept, in words. seed: of the run and of
-    the views. seeds: of the linear protocols. device: in words. seconds: that the evaluation took.
-    replaced_images: of each split, unreadable ones that others stood in for. tested_on: what the split called test is,
-    in words.
+    images_seen: how far the checkpoint was trained. weights: which of its weights, with the length of the average ("EMA
+    of train.ema_beta 0.9999"). dataset_hash, split_sizes: of each split. transform: of clean images, in words.
+    features: how they are kept, in words. seed: of the run and of the views. seeds: of the linear protocols. device: in
+    words. seconds: that the evaluation took. replaced_images: of each split, unreadable ones that others stood in for.
+    tested_on: what the split called test is, in words.
     """
 
     run: str

@@ -30,7 +30,7 @@ SUBJECT = Subject(
     run="runs/digits",
     checkpoint="images-000000100000",
     images_seen=100_000,
-    weights="EMA",
+    weights="EMA of train.ema_beta 0.9999",
     dataset="digits",
     dataset_hash={"train": "12ab", "test": "34cd"},
     transform="central square, 8 pixels",
@@ -99,7 +99,7 @@ def test_report(tmp_path: Path) -> None:
         "run": "runs/digits",
         "name": "images-000000100000",
         "images_seen": 100_000,
-        "weights": "EMA",
+        "weights": "EMA of train.ema_beta 0.9999",
     }
     assert report["dataset_hash"] == {"train": "12ab", "test": "34cd"}
     assert (report["seeds"], report["seconds"], report["features"]) == ([3, 4], 1.235, "fp32")
