@@ -166,4 +166,4 @@ def test_a_number_that_is_none_is_refused_and_the_old_report_stays(tmp_path: Pat
 
 def test_versions() -> None:
     found = versions()
-    assert {"python", "soda_fast", "torch", "numpy"} <= set(found)
+    assert {"python", "soda_fast", "torch", "numpy", "pillow", "scikit-learn", "scikit-image"} <= set(found)
