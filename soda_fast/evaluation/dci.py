@@ -60,7 +60,10 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def _certainty(rows: Floats) -> Floats:
-    """1 - entropy of each row, taken for a distribution, to the base of its length; 0 for a row of zeros."""
+    """1 - entropy of each row, taken for a distribution, to the base of its length; 0 for a row of zeros.
+
+    1 for a row of one entry, which leaves nothing open.
+    """
     shares = rows / np.maximum(rows.sum(axis=1, keepdims=True), _TINY)
-    entropy = -(shares * np.log(np.maximum(shares, _TINY))).sum(axis=1) / np.log(rows.shape[1])
+    entropy = -(shares * np.log(np.maximum(shares, _TINY))).sum(axis=1) / np.log(max(rows.shape[1], 2))
     return np.where(rows.sum(axis=1) > 0, 1 - entropy, 0.0)

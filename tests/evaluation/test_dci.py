@@ -23,6 +23,17 @@ def test_scores_of_known_importances() -> None:
     assert completeness(both) == pytest.approx(1)
 
 
+def test_a_single_feature_is_complete() -> None:
+    """What tells of a factor at all is that feature; what it tells of is another question."""
+    importance = np.array([[1.0, 1, 0]])
+    assert completeness(importance) == pytest.approx(2 / 3)
+    assert disentanglement(importance) == pytest.approx(1 - np.log(2) / np.log(3))
+    assert disentanglement(importance.T) == pytest.approx(1)
+    factors, asked = draw_factors(0, 0, 60), draw_factors(0, 60, 40)
+    scores = dci(factors[:, :1], factors, asked[:, :1], asked, seed=0)
+    assert np.isfinite([scores.disentanglement, scores.completeness, scores.error]).all()
+
+
 def test_forests_find_the_factors_out() -> None:
     factors, asked = draw_factors(0, 0, 300)[:, :3], draw_factors(0, 300, 200)[:, :3]
     same = dci(factors[:, ::-1] * 5, factors, asked[:, ::-1] * 5, asked, seed=0)
