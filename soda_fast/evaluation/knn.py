@@ -1,7 +1,8 @@
 """k-NN classification of frozen features, all k in one pass, in bounded memory.
 
 Weighted votes are those of DINO (arXiv 2104.14294, eval_knn.py); uniform votes those of scikit-learn's
-KNeighborsClassifier on L2-normalised features, where Euclidean order is cosine order.
+KNeighborsClassifier on L2-normalised features, where Euclidean order is cosine order, apart from rows of zeros: their
+Euclidean distance from every other row is 1, as if their cosine were 0.5, and here it is 0.
 """
 
 import math
