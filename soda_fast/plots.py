@@ -22,6 +22,7 @@ from soda_fast.evaluation.reconstruction import image_grid, save_png
 
 _MAPPED = 2000  # test images in the map and the projector: t-SNE takes seconds for so many
 _NEIGHBOURS, _QUERIES, _SIDE = 8, 10, 64
+_ROUNDING = 1e-6  # by which entries of equal rows of length one may differ
 
 
 def check_plots() -> None:
@@ -46,12 +47,16 @@ def draw_plots(run: Path, folder: Path, provider: CachedFeatures, dataset: Datas
     train, test = (l2_normalize(provider.clean(split)[kind]) for split in ("train", "test"))
     labels = provider.labels("test").cpu().numpy()
     some = np.random.Generator(np.random.Philox(0)).permutation(len(labels))[:_MAPPED]
-    written = []
+    written: list[Path] = []
     curves = read_accuracies(run / "metrics.jsonl")
     if curves:
         written.append(_figure(folder / "accuracy.png", lambda figure: _draw_curves(figure, curves)))
     maps = map_features(test[torch.from_numpy(some)].cpu().numpy())
-    written.append(_figure(folder / "map.png", lambda figure: _draw_maps(figure, maps, labels[some], dataset)))
+    if maps:
+        written.append(_figure(folder / "map.png", lambda figure: _draw_maps(figure, maps, labels[some], dataset)))
+    else:
+        (folder / "map.png").unlink(missing_ok=True)  # of other features
+        print("no map of the features: it needs two test images, and features of two columns that differ among them")
     counts = confusion(provider, kind, len(dataset.class_names))
     written.append(_figure(folder / "confusion.png", lambda figure: _draw_confusion(figure, counts, dataset), (7, 6)))
     save_png(folder / "neighbours.png", picture_of_neighbours(train, test, dataset.train, dataset.test))
@@ -61,10 +66,16 @@ def draw_plots(run: Path, folder: Path, provider: CachedFeatures, dataset: Datas
 
 
 def read_accuracies(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """{probe: [(images seen, accuracy), ...]} of a metrics.jsonl; empty where there is none."""
+    """{probe: [(images seen, accuracy), ...]} of a metrics.jsonl; empty where there is none.
+
+    Lines that are not whole are left out, as when training resumes: the last one may still be in the making.
+    """
     curves: dict[str, list[tuple[int, float]]] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        values = json.loads(line)
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
         for name, value in values.items():
             if name.startswith(("knn-", "linear-")):
                 curves.setdefault(name, []).append((values["images_seen"], value))
@@ -72,7 +83,13 @@ def read_accuracies(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def map_features(features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """{"PCA": (N, 2), "t-SNE": (N, 2)} of (N, D) features; t-SNE from the PCA's plane, seed 0."""
+    """{"PCA": (N, 2), "t-SNE": (N, 2)} of (N, D) features of length one; t-SNE from the PCA's plane, seed 0.
+
+    Empty where no plane shows them: fewer than two images or columns, or rows that are all equal.
+    """
+    # Of equal rows t-SNE starts at NaN, which ends the process.
+    if min(features.shape) < 2 or np.ptp(features, axis=0).max() <= _ROUNDING:
+        return {}
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
