@@ -9,7 +9,7 @@ from soda_fast.evaluation.measurement import MEASURES, Measurement, format_measu
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures, FeatureProvider, Split
 from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
-from soda_fast.evaluation.report import Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.report import Subject, format_table, notes, table_rows, write_report
 from soda_fast.evaluation.result import Result, headline
 from soda_fast.evaluation.ssim import ssim
 from soda_fast.evaluation.versions import versions
@@ -31,6 +31,7 @@ __all__ = [
     "image_grid",
     "knn_accuracy",
     "linear_probe",
+    "notes",
     "own_count",
     "padded_share",
     "psnr",

@@ -41,7 +41,8 @@ def linear_probe(
         epochs, learning_rate, batch: the reference's, unless told otherwise.
 
     Raises:
-        ValueError: inputs that are empty, not finite or do not fit together; settings out of range.
+        ValueError: inputs that are empty, not finite or do not fit together; settings out of range; the training
+            diverged.
     """
     _check_settings(num_classes, epochs, learning_rate, batch)
     features_of = train_features if callable(train_features) else lambda epoch: train_features
@@ -57,7 +58,12 @@ def linear_probe(
             stack = LinearStack(recipe, members, test_features.shape[1], num_classes, (seed,))
         stack.train_pass(features, labels)
     assert stack is not None, "epochs is at least 1"
-    return float(stack.accuracies(test_features, test_labels))
+    accuracy = float(stack.accuracies(test_features, test_labels))
+    if math.isnan(accuracy):
+        raise ValueError(
+            f"the probe has diverged at learning_rate {learning_rate:g}: lower it, or L2-normalise the features"
+        )
+    return accuracy
 
 
 def checked_training_set(features: Tensor, labels: Tensor, test_features: Tensor, num_classes: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Linear protocols on features of fresh random views: all of them in step, so that a pass is encoded once."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,25 @@ from soda_fast.evaluation.result import Result, Setting, over_seeds
 SELECTION_FRACTION = 0.1  # of the training images: hyperparameters are chosen on it
 
 
+class DivergedError(ValueError):
+    """Classifiers have no accuracy, because their losses grew beyond all numbers.
+
+    diverged: which, in words. finished: results of all others.
+    """
+
+    def __init__(self, diverged: Sequence[str], finished: Sequence[Result]) -> None:
+        super().__init__(
+            f"the probes {', '.join(diverged)} have diverged: their learning rates suit smaller features; normalise "
+            "these with evaluation.l2_normalize=true, or leave the protocol out of evaluation.protocols and "
+            "evaluation.during"
+        )
+        self.diverged, self.finished = tuple(diverged), list(finished)
+
+    def __reduce__(self) -> tuple[type["DivergedError"], tuple[Sequence[str], Sequence[Result]]]:
+        """It travels to other processes whole."""
+        return type(self), (self.diverged, self.finished)
+
+
 @dataclass(frozen=True)
 class LinearProtocol:
     """A recipe by name."""
@@ -29,6 +49,16 @@ class LinearProtocol:
         """Where the settings come from."""
         return self.recipe.source
 
+    def note(self, num_samples: int) -> str | None:
+        """What to know of its accuracies where there are so few training images; None: nothing."""
+        if self.recipe.passes is None or num_samples >= self.recipe.batch:
+            return None
+        steps = self.recipe.total_steps(num_samples)
+        return (
+            f"{self.name} is made for batches of {self.recipe.batch:,} images; {num_samples:,} training images make "
+            f"{steps} steps, too few to get far from chance: leave it out of evaluation.protocols, or add images"
+        )
+
 
 def run_linear(
     protocols: Sequence[LinearProtocol], provider: FeatureProvider, num_classes: int, seeds: tuple[int, ...]
@@ -37,12 +67,25 @@ def run_linear(
 
     With several learning rates, two sets of classifiers train side by side: on all training images but a slice, and on
     all of them. The slice's clean features choose the learning rate, its classifier on all images meets the test split.
+
+    Raises:
+        DivergedError: classifiers that should be reported have diverged; it has the results of the others.
     """
     tests = provider.clean("test")
     jobs = [_Job(protocol, name, provider, num_classes, seeds) for protocol in protocols for name in tests]
     for view in dict.fromkeys(protocol.recipe.view for protocol in protocols):
         _train([job for job in jobs if job.view == view], view, provider)
-    return [job.result() for job in jobs]
+    results: list[Result] = []
+    diverged: list[str] = []
+    for job in jobs:
+        result = job.result()
+        if math.isfinite(result.accuracy):
+            results.append(result)
+        else:
+            diverged.append(f"{result.protocol} on {result.features}")
+    if diverged:
+        raise DivergedError(diverged, results)
+    return results
 
 
 def selection_slices(labels: Tensor, seeds: Iterable[int]) -> tuple[Tensor, Tensor]:
@@ -94,7 +137,7 @@ class _Job:
                 stack.train_pass(prepared, labels)
 
     def result(self) -> Result:
-        """Reads the test split, for the chosen classifiers alone."""
+        """Reads the test split, for the chosen classifiers alone. Its accuracy is NaN if one of these has diverged."""
         accuracies = self.full.accuracies(self.test, self.test_labels)
         chosen = self._chosen().to(accuracies.device)
         reported = accuracies.gather(1, chosen[:, None])[:, 0]
@@ -117,11 +160,12 @@ class _Job:
         return over_seeds(self.protocol.name, self.name, setting, transform, reported.tolist())
 
     def _chosen(self) -> Tensor:
-        """(S,) the learning rate of each seed; of equal ones the smallest."""
+        """(S,) the learning rate of each seed, of those that did not diverge; of equal ones the smallest."""
         if self.fit is None:
             return torch.zeros(len(self.seeds), dtype=torch.int64)
         train, labels = self._prepared(self.provider.clean("train")[self.name]), self.provider.labels("train")
-        return self.fit.accuracies(train[self.chosen_on], labels.to(train.device)[self.chosen_on]).argmax(dim=1)
+        accuracies = self.fit.accuracies(train[self.chosen_on], labels.to(train.device)[self.chosen_on])
+        return accuracies.nan_to_num(-1.0).argmax(dim=1)
 
     def _stack(self, members: Tensor) -> LinearStack:
         return LinearStack(self.protocol.recipe, members, self.test.shape[1], self.num_classes, self.seeds)

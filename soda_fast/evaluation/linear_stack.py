@@ -78,16 +78,22 @@ class LinearStack:
 
     @torch.no_grad()
     def accuracies(self, features: Tensor, labels: Tensor) -> Tensor:
-        """(S, R) float64: top-1 accuracy of each classifier on (M, D) features, or (S, M, D) with labels (S, M)."""
+        """(S, R) float64: top-1 accuracy of each classifier on (M, D) features, or (S, M, D) with labels (S, M).
+
+        NaN of a classifier that has diverged: its largest logits are not finite, and no class is its choice.
+        """
         seeds = len(self.weight)
         if features.ndim == 2:
             features, labels = features.expand(seeds, -1, -1), labels.expand(seeds, -1)
         correct = torch.zeros(seeds, self._rates.shape[-1] // self.num_classes, dtype=torch.int64, device=labels.device)
+        diverged = torch.zeros_like(correct, dtype=torch.bool)
         with full_precision():
             # In parts, so that the logits of many classes need no memory to speak of.
             for x, y in zip(features.split(_ROWS_AT_ONCE, 1), labels.split(_ROWS_AT_ONCE, 1), strict=True):
-                correct += (self.logits(x).argmax(dim=3) == y[:, :, None]).sum(dim=1)
-        return correct.double() / features.shape[1]
+                largest, predicted = self.logits(x).max(dim=3)
+                correct += (predicted == y[:, :, None]).sum(dim=1)
+                diverged |= ~largest.isfinite().all(dim=1)
+        return (correct.double() / features.shape[1]).masked_fill_(diverged, math.nan)
 
     def logits(self, features: Tensor) -> Tensor:
         """(S, M, R, K) of (S, M, D) features, with the running statistics."""

@@ -17,7 +17,7 @@ pass are the same for all seeds, features and protocols.
 from collections.abc import Sequence
 
 from soda_fast.evaluation.knn_protocol import KnnProtocol
-from soda_fast.evaluation.linear_protocol import LinearProtocol, run_linear
+from soda_fast.evaluation.linear_protocol import DivergedError, LinearProtocol, run_linear
 from soda_fast.evaluation.linear_recipe import DINOV2, MAE, REFERENCE, SOLO
 from soda_fast.evaluation.logistic_protocol import LogisticProtocol
 from soda_fast.evaluation.provider import FeatureProvider
@@ -64,6 +64,7 @@ def run_protocols(
 
     Raises:
         ValueError: an unknown name, no seed, or features and labels that cannot be judged.
+        DivergedError: a ValueError of linear classifiers that diverged; it has the results of all other protocols.
     """
     unknown = [name for name in names if name not in PROTOCOLS]
     if unknown:
@@ -78,10 +79,17 @@ def run_protocols(
         elif isinstance(protocol, LogisticProtocol):
             results += protocol.run(provider, num_classes, tuple(seeds))
     linear = [protocol for protocol in chosen if isinstance(protocol, LinearProtocol)]
+    diverged: Sequence[str] = ()
     if linear:
-        results += run_linear(linear, provider, num_classes, tuple(seeds))
+        try:
+            results += run_linear(linear, provider, num_classes, tuple(seeds))
+        except DivergedError as error:
+            results, diverged = results + error.finished, error.diverged
     order = {protocol.name: place for place, protocol in enumerate(chosen)}
-    return sorted(results, key=lambda result: order[result.protocol])
+    results.sort(key=lambda result: order[result.protocol])
+    if diverged:
+        raise DivergedError(diverged, results)
+    return results
 
 
 def run_protocol(name: str, provider: FeatureProvider, num_classes: int, seed: int) -> list[Result]:

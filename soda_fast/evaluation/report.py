@@ -8,6 +8,7 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
+from soda_fast.evaluation.linear_protocol import LinearProtocol
 from soda_fast.evaluation.measurement import MEASURES, Measurement
 from soda_fast.evaluation.protocols import PROTOCOLS
 from soda_fast.evaluation.result import Result, headline
@@ -74,6 +75,13 @@ def table_rows(results: Mapping[str, Iterable[Result]]) -> list[Row]:
             deviations = {column: r.deviation for column, r in best.items() if r.deviation is not None}
             rows.append(Row(encoder, features, accuracies, deviations))
     return rows
+
+
+def notes(protocols: Iterable[str], num_train: int) -> list[str]:
+    """What to know of the accuracies of protocols that were fitted to so many images, a sentence each."""
+    found = [PROTOCOLS[name] for name in dict.fromkeys(protocols)]
+    told = [protocol.note(num_train) for protocol in found if isinstance(protocol, LinearProtocol)]
+    return [note for note in told if note]
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -156,6 +164,7 @@ def _report(
         "seconds": round(subject.seconds, 3),
         "versions": versions(),
         "protocols": {name: {"source": source} for name, source in sources.items()},
+        "notes": notes((result["protocol"] for result in flat), subject.split_sizes["train"]),
         "results": flat,
         "measures": measures,
     }

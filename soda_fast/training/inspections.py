@@ -31,7 +31,8 @@ class Inspections:
         self, config: Config, dataset: Dataset, processes: Processes, run: RunDirectory, metrics: Metrics
     ) -> None:
         self._processes, self._run, self._metrics = processes, run, metrics
-        self.samples, self.probes = Samples(config, dataset, processes), Probes(config, dataset, processes)
+        self.samples = Samples(config, dataset, processes)
+        self.probes = Probes(config, dataset, processes, metrics.warn)
         self.drawing, self._warned = ShareTimer(), False
         # Quick ones first.
         self._intervals = {PICTURE: config.sampling.every_images, **self.probes.schedule}
@@ -60,7 +61,8 @@ class Inspections:
         accuracies = self.probes.run(name, model)
         self._metrics.write(images_seen, accuracies)
         shown = ", ".join(f"{features} {100 * value:.1f} %" for features, value in accuracies.items())
-        self._metrics.say(f"{images_seen:,} images: {shown} (train images held out of the probe)")
+        if shown:
+            self._metrics.say(f"{images_seen:,} images: {shown} (train images held out of the probe)")
 
     def _write_picture(self, images_seen: int, model: SODA) -> None:
         with self.drawing:

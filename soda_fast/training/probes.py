@@ -1,8 +1,11 @@
 """Probes during training, on a slice held out of train; the test split stays untouched."""
 
+from collections.abc import Callable
+
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.evaluation.knn_protocol import KnnProtocol
+from soda_fast.evaluation.linear_protocol import DivergedError
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol
 from soda_fast.evaluation.result import headline
 from soda_fast.model import SODA
@@ -18,10 +21,13 @@ class Probes:
     The slice is held out of the probes' training images. The model, which sees no labels, trains on all of train.
 
     schedule: {probe: interval in images}.
+    warn: is told of probes that diverge, which training outlasts.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, processes: Processes) -> None:
-        self.config, self.num_classes = config, len(dataset.class_names)
+    def __init__(
+        self, config: Config, dataset: Dataset, processes: Processes, warn: Callable[[str], object] = print
+    ) -> None:
+        self.config, self.num_classes, self._warn = config, len(dataset.class_names), warn
         self.schedule: dict[str, int] = {}
         if config.evaluation.during == "none":
             return
@@ -41,7 +47,11 @@ class Probes:
         """{"knn-dino/z": top-1 in [0, 1], ..}: the headline for each kind of features. A collective."""
         provider = self._prober.provider(encode_features(model), self._fit, self._held_out)
         protocol = _protocol(probe)
-        results = run_protocol(protocol, provider, self.num_classes, self.config.run.seed)
+        try:
+            results = run_protocol(protocol, provider, self.num_classes, self.config.run.seed)
+        except DivergedError as error:
+            self._warn(str(error))
+            results = error.finished
         reshard(model)
         return {
             f"{self.prefix(probe)}{name}": headline([result for result in results if result.features == name]).accuracy

@@ -1,5 +1,6 @@
 """The named protocols do what they say, once per pass, for all features together."""
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
@@ -19,11 +20,12 @@ from soda_fast.evaluation import (
     headline,
     knn_accuracy,
     linear_probe,
+    notes,
     run_protocol,
     run_protocols,
 )
 from soda_fast.evaluation.holdout import stratified_holdout
-from soda_fast.evaluation.linear_protocol import LinearProtocol
+from soda_fast.evaluation.linear_protocol import DivergedError, LinearProtocol
 from soda_fast.evaluation.linear_recipe import DINOV2, MAE, SOLO, View
 from soda_fast.evaluation.linear_stack import LinearStack
 
@@ -178,6 +180,46 @@ def test_a_protocol_gives_the_same_number_alone_and_beside_others(monkeypatch: p
     for name in PROTOCOLS:
         alone = run_protocol(name, Images().provider(), NUM_CLASSES, SEED)
         assert [result for result in together if result.protocol == name] == alone
+
+
+class LargeImages(Images):
+    """z is so large that a step of 0.001 leads beyond float32; pooled is as it was."""
+
+    def features(self, split: Split, noise: float, seed: int) -> dict[str, Tensor]:
+        found = super().features(split, noise, seed)
+        return {"z": found["z"] * 1e25, "pooled": found["pooled"]}
+
+
+def test_a_probe_that_diverges_is_told_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+    names = ["linear-solo", "linear-reference", "knn-dino"]
+    with pytest.raises(DivergedError, match=r"linear-solo on z have diverged.*evaluation\.l2_normalize=true") as caught:
+        run_protocols(names, LargeImages().provider(), NUM_CLASSES, (SEED,))
+    finished = [(result.protocol, result.features) for result in caught.value.finished]
+    assert list(dict.fromkeys(finished)) == [
+        ("linear-solo", "pooled"),
+        *(("linear-reference", features) for features in ("z", "pooled")),
+        *(("knn-dino", features) for features in ("z", "pooled")),
+    ]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.finished) == (str(caught.value), caught.value.finished)
+
+
+def test_a_learning_rate_that_diverges_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although all of its votes are for the first class, as almost all images are here."""
+    recipe = replace(SOLO, passes=2, learning_rates=(1e-30, 1e38))
+    monkeypatch.setitem(PROTOCOLS, "linear-solo", LinearProtocol("linear-solo", recipe))
+    images = Images()
+    images.split_labels["train"] = (torch.arange(250) % 20 == 0).long()
+    (z, pooled) = run_protocol("linear-solo", images.provider(), NUM_CLASSES, SEED)
+    assert z.setting["chosen_learning_rates"] == pooled.setting["chosen_learning_rates"] == [1e-30]
+
+
+def test_few_images_for_a_large_batch_are_noted() -> None:
+    (note,) = notes(["knn-dino", "linear-mae", "linear-mae", "linear-dinov2"], 1347)
+    assert note.startswith("linear-mae is made for batches of 16,384 images; 1,347 training images make 90 steps")
+    assert "evaluation.protocols" in note
+    assert notes(["linear-mae", "linear-solo"], 16_384) == []
 
 
 def test_knn_lightly() -> None:
