@@ -1,6 +1,8 @@
 """Any torch module from images to features, another run's encoder too, so that all are judged alike."""
 
 import importlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,7 +16,19 @@ from torch.nn import functional as F
 
 from soda_fast.data import Dataset
 from soda_fast.encoding import Encode
-from soda_fast.pretrained import Preprocess, load, preprocess
+from soda_fast.export import CONFIG_NAME
+from soda_fast.parallel import Processes
+from soda_fast.pretrained import (
+    Preprocess,
+    is_exported,
+    load,
+    load_run,
+    newest_checkpoint,
+    preprocess,
+    usual_average,
+)
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training.checkpoint_files import read_manifest
 
 TORCHVISION, RUN = "torchvision", "run"
 # What modules raise where an image is too small for their strides, or not of the one size that they are made for.
@@ -23,8 +37,18 @@ _WRONG_SIZE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
 _HEADS = ("fc", "classifier", "head", "heads")
 
 
-def build_encoder(spec: str, weights: Path | None, dataset: Dataset) -> nn.Module:
-    """The module that `spec` names, in eval mode, its weights from a file or initial (seed 0).
+@dataclass(frozen=True)
+class NamedEncoder:
+    """A module in eval mode, and what a report says of it. checkpoint, images_seen, weights: see Subject."""
+
+    module: nn.Module
+    checkpoint: str
+    weights: str
+    images_seen: int = 0
+
+
+def build_encoder(spec: str, weights: Path | None, dataset: Dataset, processes: Processes) -> NamedEncoder:
+    """The module that `spec` names, its weights from a file or initial (seed 0). A collective.
 
     Args:
         spec: "torchvision:NAME", a classification model without its last layer; "run:DIR", the encoder of another run
@@ -33,6 +57,7 @@ def build_encoder(spec: str, weights: Path | None, dataset: Dataset) -> nn.Modul
         weights: a state dict, .safetensors or torch.save's; nothing in it is executed. Of a torchvision model the
             classifier's entries may be missing or of another size.
         dataset: whose mean and deviation the images have; another run's encoder gets them with its own.
+        processes: whose main process chooses the checkpoint of another run for all.
 
     Raises:
         ValueError: spec or file are not usable.
@@ -45,14 +70,28 @@ def build_encoder(spec: str, weights: Path | None, dataset: Dataset) -> nn.Modul
     if source == RUN:
         if weights is not None:
             raise ValueError(f"--encoder {spec}: a run has its own weights; leave --weights out")
-        model = load(name)
-        return RunEncoder(model.encoder, preprocess(model.config), dataset).eval().requires_grad_(False)
+        return _run_encoder(spec, Path(name), dataset, processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = _torchvision_model(name) if source == TORCHVISION else _call(source, name, spec)
     if weights is not None:
         _load(module, _read(weights), weights, _HEADS if source == TORCHVISION else ())
-    return module.eval().requires_grad_(False)
+    return NamedEncoder(module.eval().requires_grad_(False), spec, str(weights) if weights else "untrained")
+
+
+def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) -> NamedEncoder:
+    if is_exported(path):
+        exported = load(path)
+        length = json.loads((path / CONFIG_NAME).read_text()).get("ema_length")
+        average = usual_average(exported.config) if length is None else f"EMA of relative length {length:g}"
+        module = RunEncoder(exported.encoder, preprocess(exported.config), dataset)
+        return NamedEncoder(module.eval().requires_grad_(False), spec, f"{average}, exported")
+    run = RunDirectory(path)
+    run.load_config()
+    checkpoint = processes.on_main(lambda: newest_checkpoint(run))
+    model, config, _ = load_run(run, (), None, checkpoint)
+    module = RunEncoder(model.encoder, preprocess(config), dataset).eval().requires_grad_(False)
+    return NamedEncoder(module, str(checkpoint), usual_average(config), read_manifest(checkpoint)["images_seen"])
 
 
 class RunEncoder(nn.Module):

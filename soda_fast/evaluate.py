@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from soda_fast.config import Config
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.data.fingerprint import fingerprint
 from soda_fast.data.unreadable import tell_replaced
-from soda_fast.encoders import RUN, build_encoder, encode_module
+from soda_fast.encoders import build_encoder, encode_module
 from soda_fast.encoding import Encode, as_configured, frozen
+from soda_fast.evaluation.linear_protocol import DivergedError
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
-from soda_fast.evaluation.provider import CachedFeatures
-from soda_fast.evaluation.report import HELD_OUT, TEST_SPLIT, Subject, format_table, table_rows, write_report
+from soda_fast.evaluation.provider import CachedFeatures, Split
+from soda_fast.evaluation.report import HELD_OUT, TEST_SPLIT, Subject, format_table, notes, table_rows, write_report
 from soda_fast.evaluation.result import Result
 from soda_fast.evaluation.ssim import SSIM_SIDE
 from soda_fast.measures import OF_MADE_IMAGES, MadeImages, measure
@@ -33,7 +35,7 @@ from soda_fast.model import SODA
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.plots import check_plots, draw_plots
 from soda_fast.posthoc import with_average
-from soda_fast.pretrained import load_run
+from soda_fast.pretrained import load_run, newest_checkpoint, usual_average
 from soda_fast.probing import Prober, encode_features, encode_pixels, hold_out
 from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.synthesis.studio import Studio
@@ -88,13 +90,46 @@ def evaluate(
         ValueError: no run, no whole checkpoint, a data set without a test split, nothing to draw with, an average that
             cannot be made, or images to be made with several.
     """
-    usual, config, checkpoint = load_run(run, overrides)
+    config = run.load_config(overrides)
     _check_held_out(held_out, config)
     made = [name for name in config.evaluation.protocols if name in OF_MADE_IMAGES]
     if made and len(set(ema_lengths)) > 1:
         raise ValueError(f"--ema-length: {made[0]} is measured on images that one model makes; give one length")
+    dataset = load_dataset(config.data)
+    with _processes(config, plot) as processes:
+        checkpoint = processes.on_main(lambda: newest_checkpoint(run))
+        models = _models(run, overrides, checkpoint, ema_lengths)
+        encoders = _encoders(models, baselines, config)
+        model, made_by = next(iter(models.values())), checkpoint.name
+        weights = usual_average(config)
+        if ema_lengths:
+            weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
+            made_by = f"{checkpoint.name}, {weights}"
+        seen = read_manifest(checkpoint)["images_seen"]
+        report = _held_out_report(run.evaluation) if held_out else run.evaluation
+        origin = _Origin(run, report, checkpoint.name, seen, weights, model, made_by, held_out)
+        _evaluate(encoders, resolve(config, dataset), dataset, origin, plot, processes)
+
+
+@contextmanager
+def _processes(config: Config, plot: bool) -> Iterator[Processes]:
+    """Those that evaluate together, once it is known that they can draw."""
+    if plot:
+        check_plots()
+    with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
+        yield processes
+
+
+def _models(
+    run: RunDirectory, overrides: Sequence[str], checkpoint: Path, ema_lengths: Sequence[float]
+) -> dict[str, SODA]:
+    """A checkpoint's averages by their name in the table; with lengths those, in place of the usual one."""
+    usual, config, _ = load_run(run, overrides, None, checkpoint)
     models = {f"ema-{length}": with_average(usual, run, config, checkpoint, length) for length in ema_lengths}
-    models = models or {"trained": usual}
+    return models or {"trained": usual}
+
+
+def _encoders(models: Mapping[str, SODA], baselines: Sequence[str], config: Config) -> Encoders:
     encoders: dict[str, Callable[[Processes], Encode]] = {
         name: partial(_features_of, model) for name, model in models.items()
     }
@@ -102,16 +137,7 @@ def evaluate(
         encoders["untrained"] = lambda p: encode_features(frozen(build_model(config), p.device))
     if "pixels" in baselines:
         encoders["pixels"] = lambda p: encode_pixels
-    seen = read_manifest(checkpoint)["images_seen"]
-    model, made_by = next(iter(models.values())), checkpoint.name
-    weights = f"EMA of train.ema_beta {config.train.ema_beta}"
-    if ema_lengths:
-        weights = f"EMA of relative length {', '.join(map(str, dict.fromkeys(ema_lengths)))}, made of snapshots"
-        made_by = f"{checkpoint.name}, {weights}"
-    report = _held_out_report(run.evaluation) if held_out else run.evaluation
-    origin = _Origin(run, report, checkpoint.name, seen, weights, model, made_by, held_out)
-    dataset = load_dataset(config.data)
-    _evaluate(encoders, resolve(config, dataset), dataset, origin, plot)
+    return encoders
 
 
 def _features_of(model: SODA, processes: Processes) -> Encode:
@@ -146,14 +172,16 @@ def evaluate_module(
     _check_held_out(held_out, config)
     dataset = load_dataset(config.data)
     config = resolve(config, dataset)
-    module = build_encoder(spec, weights, dataset)
-    model, made_by = None, ""
-    if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
-        model, made_by = _maker(run, config)
     report = run.path / report_name(config, spec, weights)
     report = _held_out_report(report) if held_out else report
-    origin = _Origin(run, report, spec, 0, str(weights) if weights else _own_weights(spec), model, made_by, held_out)
-    _evaluate({spec: lambda p: encode_module(module.to(p.device), spec)}, config, dataset, origin, plot)
+    with _processes(config, plot) as processes:
+        named = build_encoder(spec, weights, dataset, processes)
+        model, made_by = None, ""
+        if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
+            model, made_by = _maker(run, config, processes)
+        origin = _Origin(run, report, named.checkpoint, named.images_seen, named.weights, model, made_by, held_out)
+        encoders = {spec: lambda p: encode_module(named.module.to(p.device), spec)}
+        _evaluate(encoders, config, dataset, origin, plot, processes)
 
 
 def report_name(config: Config, spec: str, weights: Path | None) -> str:
@@ -164,9 +192,11 @@ def report_name(config: Config, spec: str, weights: Path | None) -> str:
     return f"evaluation-{re.sub('[^A-Za-z0-9.]+', '-', spec)[-80:]}-{data.dataset}-{number}.json"
 
 
-def _maker(run: RunDirectory, config: Config) -> tuple[SODA, str]:
+def _maker(run: RunDirectory, config: Config, processes: Processes) -> tuple[SODA, str]:
     """The model of the run whose made images are measured, and its checkpoint's name."""
-    model, saved, checkpoint = load_run(run)
+    run.load_config()
+    checkpoint = processes.on_main(lambda: newest_checkpoint(run))
+    model, saved, _ = load_run(run, (), None, checkpoint)
     for key, (trained, wanted) in find_changes(saved, config).items():
         raise ValueError(
             f"{run.path} was trained with {key} = {trained!r}, not {wanted!r}; to measure its images, give the run "
@@ -175,84 +205,131 @@ def _maker(run: RunDirectory, config: Config) -> tuple[SODA, str]:
     return model, checkpoint.name
 
 
-def _own_weights(spec: str) -> str:
-    return "EMA" if spec.startswith(f"{RUN}:") else "untrained"
-
-
-def _evaluate(encoders: Encoders, config: Config, dataset: Dataset, origin: _Origin, plot: bool) -> None:
-    start = time.perf_counter()
+def _evaluate(
+    encoders: Encoders, config: Config, dataset: Dataset, origin: _Origin, plot: bool, processes: Processes
+) -> None:
+    """A collective. The main process writes, tells and draws."""
+    dataset = hold_out(dataset, config) if origin.held_out else dataset
+    evaluation = _Evaluation(config, dataset, origin, processes)
+    for name, build in encoders.items():
+        evaluation.judge(name, as_configured(build(processes), config.evaluation, processes.device))
     if plot:
-        check_plots()
-    measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
-    if origin.held_out:
-        dataset = hold_out(dataset, config)
+        # Drawn by the main process alone, from what all have encoded: not every protocol looks at both splits.
+        evaluation.first.clean("train")
+        evaluation.first.clean("test")
+    if not processes.is_main:
+        return
+    evaluation.write()
+    evaluation.tell()
+    if plot:
+        folder = origin.run.path / "plots" / origin.report.stem
+        for path in draw_plots(origin.run.path, folder, evaluation.first, dataset, origin.images_seen):
+            print(f"plot:        {path}")
+
+
+class _Evaluation:
+    """The numbers of one encoder after another.
+
+    first: the features of the first one.
+    """
+
+    first: CachedFeatures
+
+    def __init__(self, config: Config, dataset: Dataset, origin: _Origin, processes: Processes) -> None:
+        self.config, self.dataset, self.origin, self.processes = config, dataset, origin, processes
+        self.accuracies = [name for name in config.evaluation.protocols if name in PROTOCOLS]
+        self.measures = [name for name in config.evaluation.protocols if name not in PROTOCOLS]
+        _check_splits(dataset, config, self.accuracies)
+        self.results: dict[str, list[Result]] = {}
+        self.measured: dict[str, list[Measurement]] = {}
+        self._replaced: dict[Split, set[int]] = {"train": set(), "test": set()}
+        self._start = time.perf_counter()
+
+    def judge(self, name: str, encode: Encode) -> None:
+        """Run all protocols and measures on an encoder. A collective."""
+        is_first = not self.results
+        prober = Prober(self.config, self.dataset, self.processes)
+        assert self.dataset.test is not None, "checked at the start"
+        provider = prober.provider(encode, self.dataset.train, self.dataset.test)
+        if is_first:
+            self.first = provider
+        self.results[name] = self._run_protocols(name, provider)
+        for part in self.processes.gather(prober.replaced):
+            for split, found in part.items():
+                self._replaced[split] |= found.keys()
+        if self.processes.is_main and self.accuracies and self.measures:
+            self.write()  # A measure that fails leaves what is finished.
+        asked = [one for one in self.measures if not (one == "dci" and name == "pixels")]
+        made = self._made_images() if is_first else None
+        self.measured[name] = measure(asked, encode, self.config, self.dataset, self.processes, made)
+
+    def _run_protocols(self, name: str, provider: CachedFeatures) -> list[Result]:
+        """A probe that diverges ends the evaluation, and leaves what is finished in the report."""
+        try:
+            return run_protocols(self.accuracies, provider, len(self.dataset.class_names), _seeds(self.config))
+        except DivergedError as error:
+            if self.processes.is_main:
+                self.results[name] = error.finished
+                self.write()
+            raise
+
+    def write(self) -> None:
+        """The report of what is finished. The main process's."""
+        write_report(self.origin.report, self._subject(), self.results, self.measured)
+
+    def tell(self) -> None:
+        """Everything that people read."""
+        if self.dataset.note:
+            print(self.dataset.note)
+        for split, found in self._replaced.items():
+            if found:
+                print(tell_replaced("held-out" if self.origin.held_out and split == "test" else split, len(found)))
+        print(f"{self.dataset.name}, {self.origin.images_seen:,} images seen")
+        if self.accuracies:
+            print(f"top-1 accuracy in percent on {_TESTED_ON[self.origin.held_out]}")
+            print(format_table(table_rows(self.results)))
+        for note in notes(self.accuracies, len(self.dataset.train)):
+            print(f"warning: {note}")
+        if self.measures:
+            print(format_measurements(self.measured))
+        side = self.config.data.target_size
+        if "reconstruction" in self.measures and self.origin.model is not None and side < SSIM_SIDE:
+            print(f"no SSIM: its window is {SSIM_SIDE} pixels wide, data.target_size is {side}")
+        print(f"{time.perf_counter() - self._start:,.1f} s; all numbers: {self.origin.report}")
+        picture = newest_picture(self.origin.run.samples)
+        if picture:
+            print(f"pictures:    {picture}")
+
+    def _made_images(self) -> MadeImages | None:
+        if self.origin.model is None:
+            return None
+        model = frozen(self.origin.model, self.processes.device)
+        return MadeImages(Studio(model, self.dataset, self.config, self.processes), self.origin.made_by)
+
+    def _subject(self) -> Subject:
+        return replace(
+            self._lasting,
+            seconds=time.perf_counter() - self._start,
+            replaced_images={split: len(found) for split, found in self._replaced.items()},
+        )
+
+    @cached_property
+    def _lasting(self) -> Subject:
+        """What does not change from encoder to encoder: the images' fingerprints take long."""
+        return _subject(self.config, self.dataset, self.origin, self.processes.device)
+
+
+def _check_splits(dataset: Dataset, config: Config, accuracies: Sequence[str]) -> None:
     if dataset.test is None:
         raise ValueError(
             f"data.root {config.data.root}: {dataset.name} has no test split to report on; "
             "add class folders under test/ or val/"
         )
-    accuracies = [name for name in config.evaluation.protocols if name in PROTOCOLS]
     if accuracies and not np.isin(dataset.test.labels, dataset.train.labels).any():
         raise ValueError(
             f"evaluation.protocols has {accuracies[0]}, but no class of the test split is in the train split of "
             f"{config.data.root}, as where whole objects are held out; give --protocols reconstruction frechet"
         )
-    results: dict[str, list[Result]] = {}
-    measured: dict[str, list[Measurement]] = {}
-    with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
-        first: CachedFeatures | None = None
-        subject: Subject | None = None  # of the main process alone
-        replaced: dict[str, set[int]] = {"train": set(), "test": set()}
-        for name, build in encoders.items():
-            encode = as_configured(build(processes), config.evaluation, processes.device)
-            prober = Prober(config, dataset, processes)
-            provider = prober.provider(encode, dataset.train, dataset.test)
-            results[name] = run_protocols(accuracies, provider, len(dataset.class_names), _seeds(config))
-            first = first or provider
-            for part in processes.gather(prober.replaced):
-                for split in ("train", "test"):
-                    replaced[split] |= part[split].keys()
-            if processes.is_main:
-                counts = {split: len(found) for split, found in replaced.items()}
-                subject = subject or _subject(config, dataset, origin, processes.device)
-                subject = replace(subject, seconds=time.perf_counter() - start, replaced_images=counts)
-                if accuracies and measures:  # A measure that fails leaves what is finished.
-                    write_report(origin.report, subject, results, measured)
-            made = None
-            if origin.model is not None and first is provider:
-                studio = Studio(frozen(origin.model, processes.device), dataset, config, processes)
-                made = MadeImages(studio, origin.made_by)
-            asked = [one for one in measures if not (one == "dci" and name == "pixels")]
-            measured[name] = measure(asked, encode, config, dataset, processes, made)
-        if plot and first is not None:
-            # Drawn by the main process alone, from what all have encoded: not every protocol looks at both splits.
-            first.clean("train")
-            first.clean("test")
-        if subject is None:  # not the main process
-            return
-        subject = replace(subject, seconds=time.perf_counter() - start)
-        write_report(origin.report, subject, results, measured)
-        if dataset.note:
-            print(dataset.note)
-        for split, count in subject.replaced_images.items():
-            if count:
-                print(tell_replaced("held-out" if origin.held_out and split == "test" else split, count))
-        print(f"{dataset.name}, {subject.images_seen:,} images seen")
-        if accuracies:
-            print(f"top-1 accuracy in percent on {_TESTED_ON[origin.held_out]}")
-            print(format_table(table_rows(results)))
-        if measures:
-            print(format_measurements(measured))
-        if "reconstruction" in measures and origin.model is not None and config.data.target_size < SSIM_SIDE:
-            print(f"no SSIM: its window is {SSIM_SIDE} pixels wide, data.target_size is {config.data.target_size}")
-        print(f"{subject.seconds:,.1f} s; all numbers: {origin.report}")
-        picture = newest_picture(origin.run.samples)
-        if picture:
-            print(f"pictures:    {picture}")
-        if plot and first is not None:
-            folder = origin.run.path / "plots" / origin.report.stem
-            for path in draw_plots(origin.run.path, folder, first, dataset, subject.images_seen):
-                print(f"plot:        {path}")
 
 
 def newest_picture(samples: Path) -> Path | None:
@@ -264,7 +341,7 @@ def newest_picture(samples: Path) -> Path | None:
 
 def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.device) -> Subject:
     """Its seconds and replaced images are filled in as they become known."""
-    assert dataset.test is not None, "checked by _evaluate"
+    assert dataset.test is not None, "checked at the start"
     splits = {"train": dataset.train, "test": dataset.test}
     mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
     kept = "L2-normalised, " if config.evaluation.l2_normalize else ""

@@ -163,26 +163,23 @@ def preprocess(config: Config) -> Preprocess:
 
 
 def load_run(
-    run: RunDirectory, overrides: Sequence[str] = (), ema_length: float | None = None
+    run: RunDirectory,
+    overrides: Sequence[str] = (),
+    ema_length: float | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[SODA, Config, Path]:
     """The moving-average weights of a run's newest checkpoint, its configuration, and the checkpoint's path.
 
     overrides: `section.key=value`, of keys that do not shape what was learnt.
     ema_length: as in `load`.
-
-    A damaged checkpoint that is newer is told of on stderr.
+    checkpoint: one of the run's, found by `newest_checkpoint`; None: that one. Of several processes one should choose
+        for all: a run that is still training may publish another meanwhile.
 
     Raises:
         ValueError: no run, no whole checkpoint in it, or nothing to make that average of.
     """
     config = run.load_config(overrides)
-    checkpoint, complaints = latest(run.checkpoints)
-    if checkpoint is None:
-        found = f" ({complaints[0]})" if complaints else ""
-        raise ValueError(f"{run.path} has no whole checkpoint to load{found}; train it first")
-    # Once for all processes of torchrun, which have not met yet.
-    if complaints and int(os.environ.get("RANK", 0)) == 0:
-        print(f"soda-fast: warning: {'; '.join(complaints)}: {checkpoint} is used instead", file=sys.stderr, flush=True)
+    checkpoint = checkpoint or newest_checkpoint(run)
     model = build_model(config)
     state = model.state_dict()
     read_tensors(checkpoint, "ema.", state)
@@ -191,8 +188,34 @@ def load_run(
     return model, config, checkpoint
 
 
+def newest_checkpoint(run: RunDirectory) -> Path:
+    """A run's newest whole checkpoint. A damaged one that is newer is told of on stderr.
+
+    Raises:
+        ValueError: there is none.
+    """
+    checkpoint, complaints = latest(run.checkpoints)
+    if checkpoint is None:
+        found = f" ({complaints[0]})" if complaints else ""
+        raise ValueError(f"{run.path} has no whole checkpoint to load{found}; train it first")
+    # Once for all processes of torchrun, which have not met yet.
+    if complaints and int(os.environ.get("RANK", 0)) == 0:
+        print(f"soda-fast: warning: {'; '.join(complaints)}: {checkpoint} is used instead", file=sys.stderr, flush=True)
+    return checkpoint
+
+
+def usual_average(config: Config) -> str:
+    """The average that a run keeps whatever its settings, in words."""
+    return f"EMA of train.ema_beta {config.train.ema_beta}"
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a folder was exported; if not, it should be a run's."""
+    return (path / CONFIG_NAME).is_file() and not RunDirectory(path).config.is_file()
+
+
 def _load(path: Path, whole: bool, ema_length: float | None) -> tuple[SODA, Config]:
-    if RunDirectory(path).config.is_file() or not (path / CONFIG_NAME).is_file():
+    if not is_exported(path):
         model, config, _ = load_run(RunDirectory(path), ema_length=ema_length)
         return model, config
     if ema_length is not None:

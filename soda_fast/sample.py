@@ -11,7 +11,7 @@ from soda_fast.data.unreadable import tell_replaced
 from soda_fast.diffusion import Guidance
 from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.parallel import start_processes
-from soda_fast.pretrained import load_run
+from soda_fast.pretrained import load_run, newest_checkpoint
 from soda_fast.run_directory import RunDirectory
 from soda_fast.sampling import with_sampling
 from soda_fast.synthesis.picture import draw
@@ -44,11 +44,13 @@ def sample(
         ValueError: no run, no whole checkpoint, a setting out of range, a task that this model cannot do, an average
             that cannot be made, or a picture that cannot be written.
     """
-    model, config, checkpoint = load_run(run, overrides, ema_length)
-    config = _with_options(config, {"images": images, "steps": steps, "guidance": guidance}, seed)
+    options = {"images": images, "steps": steps, "guidance": guidance}
+    config = _with_options(run.load_config(overrides), options, seed)
     dataset = load_dataset(config.data)
-    images_seen = read_manifest(checkpoint)["images_seen"]
     with start_processes(timeout_minutes=config.parallel.timeout_minutes) as processes:
+        checkpoint = processes.on_main(lambda: newest_checkpoint(run))
+        images_seen = read_manifest(checkpoint)["images_seen"]
+        model, *_ = load_run(run, overrides, ema_length, checkpoint)
         average = "" if ema_length is None else f"-ema-{ema_length}"
         path = run.samples / f"{task}-{images_seen:012d}{average}.png"
         processes.on_main(lambda: _require_writable(path))
