@@ -40,7 +40,7 @@ def code_where_the_main_process_chooses(command: list[str]) -> int:
     "command",
     [
         ["evaluate", "RUN"],
-        ["evaluate", "RUN", "--encoder", "run:RUN", "--protocols", "frechet", "sampling.steps=1"],
+        ["evaluate", "RUN", "sampling.steps=1", "--encoder", "run:RUN", "--protocols", "frechet"],
         ["sample", "RUN", "--images", "1", "--steps", "1"],
     ],
 )
