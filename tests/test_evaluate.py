@@ -54,7 +54,7 @@ def test_the_report_on_another_run_names_its_checkpoint(
 ) -> None:
     assert main(["evaluate", str(run), "--encoder", f"run:{run}", "--protocols", "knn-dino"]) == 0
     assert f"{STEPS * BATCH} images seen" in capsys.readouterr().out
-    (report,) = run.glob("evaluation-run-*.json")
+    (report,) = run.glob("evaluation-*.json")
     assert json.loads(report.read_text())["checkpoint"] == {
         "run": str(run),
         "name": str(run / "checkpoints" / f"images-{STEPS * BATCH:012d}"),
@@ -65,7 +65,7 @@ def test_the_report_on_another_run_names_its_checkpoint(
     assert main(["export", str(run), str(tmp_path / "exported")]) == 0
     spec = f"run:{tmp_path / 'exported'}"
     assert main(["evaluate", str(run), "--encoder", spec, "--protocols", "knn-dino"]) == 0
-    (report,) = run.glob("evaluation-run-*.json")
+    (report,) = run.glob("evaluation-*.json")
     checkpoint = json.loads(report.read_text())["checkpoint"]
     assert (checkpoint["name"], checkpoint["weights"]) == (spec, "EMA of train.ema_beta 0.5, exported")
     assert main(["evaluate", str(run), "--encoder", f"run:{tmp_path}"]) == 2
