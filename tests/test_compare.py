@@ -5,26 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from evaluation.test_report import SUBJECT
 
 from soda_fast.compare import compare
 from soda_fast.evaluation import Measurement, Result, Subject, write_report
-
-SUBJECT = Subject(
-    run="runs/digits",
-    checkpoint="images-000000100000",
-    images_seen=100_000,
-    weights="EMA of train.ema_beta 0.9999",
-    dataset="digits",
-    dataset_hash={"train": "12ab", "test": "34cd"},
-    transform="central square, 8 pixels",
-    features="fp32, encoder in fp32",
-    split_sizes={"train": 1347, "test": 450},
-    num_classes=10,
-    seed=3,
-    seeds=(3, 4),
-    device="CPU",
-    seconds=1.0,
-)
 
 
 def write(
