@@ -89,7 +89,7 @@ def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) 
     run = RunDirectory(path)
     run.load_config()
     checkpoint = processes.on_main(lambda: newest_checkpoint(run))
-    model, config, _ = load_run(run, (), None, checkpoint)
+    model, config, _ = load_run(run, checkpoint=checkpoint)
     module = RunEncoder(model.encoder, preprocess(config), dataset).eval().requires_grad_(False)
     return NamedEncoder(module, str(checkpoint), usual_average(config), read_manifest(checkpoint)["images_seen"])
 

@@ -1,8 +1,11 @@
 """What ends a run, apart from a user's mistake (ValueError): each is told in a sentence and has its exit code."""
 
 import os
+import signal
 import socket
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What asks a run to stop: a scheduler, or a user's Ctrl-C."""
 EXIT_FAILED = 1
 EXIT_AGAIN = 75
 """Stopped from outside and resumable: sysexits' EX_TEMPFAIL, which schedulers can be told to start again."""

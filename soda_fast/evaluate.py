@@ -124,7 +124,7 @@ def _models(
     run: RunDirectory, overrides: Sequence[str], checkpoint: Path, ema_lengths: Sequence[float]
 ) -> dict[str, SODA]:
     """A checkpoint's averages by their name in the table; with lengths those, in place of the usual one."""
-    usual, config, _ = load_run(run, overrides, None, checkpoint)
+    usual, config, _ = load_run(run, overrides, checkpoint=checkpoint)
     models = {f"ema-{length}": with_average(usual, run, config, checkpoint, length) for length in ema_lengths}
     return models or {"trained": usual}
 
@@ -196,7 +196,7 @@ def _maker(run: RunDirectory, config: Config, processes: Processes) -> tuple[SOD
     """The model of the run whose made images are measured, and its checkpoint's name."""
     run.load_config()
     checkpoint = processes.on_main(lambda: newest_checkpoint(run))
-    model, saved, _ = load_run(run, (), None, checkpoint)
+    model, saved, _ = load_run(run, checkpoint=checkpoint)
     for key, (trained, wanted) in find_changes(saved, config).items():
         raise ValueError(
             f"{run.path} was trained with {key} = {trained!r}, not {wanted!r}; to measure its images, give the run "

@@ -120,8 +120,8 @@ def test_a_model_that_has_diverged(
 ) -> None:
     """One sentence; and accuracies that were finished before are in the report."""
 
-    def load_diverged(*arguments: Any) -> Any:
-        model, *others = load_run(*arguments)
+    def load_diverged(*arguments: Any, **named: Any) -> Any:
+        model, *others = load_run(*arguments, **named)
         with torch.no_grad():
             next(reversed(list(model.get_submodule(part).parameters()))).fill_(math.nan)
         return model, *others

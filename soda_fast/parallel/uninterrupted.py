@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from soda_fast.errors import STOP_SIGNALS
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def uninterrupted() -> Iterator[None]:
         yield  # only the main thread handles signals
         return
     # None is a handler that was not set from Python: it cannot be put back.
-    before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) is not None}
+    before = {number: handler for number in STOP_SIGNALS if (handler := signal.getsignal(number)) is not None}
     try:
         for number in before:
             signal.signal(number, note)

@@ -6,9 +6,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from soda_fast.errors import EXIT_AGAIN, EXIT_INTERRUPTED, Stopped
+from soda_fast.errors import EXIT_AGAIN, EXIT_INTERRUPTED, STOP_SIGNALS, Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _ONE_SIGNAL_S = 2.0
 
 
@@ -29,7 +28,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
