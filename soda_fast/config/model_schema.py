@@ -92,6 +92,9 @@ class DiffusionConfig:
     """Noise schedule: linear betas (DDPM), cosine (arXiv 2102.09672), inverted cosine (SODA, section 3.2)."""
     steps: Timesteps = 1000
     """Number T of timesteps."""
+    time_range: tuple[Probability, Probability] = (0.0, 1.0)
+    """Part of the schedule that is trained: the timesteps t with low < t/T <= high, each as often as another. What is
+    left out the decoder never learns, so that images cannot be made: for studies of what teaches the encoder."""
     beta_start: PositiveFloat = 1.0e-4
     """First beta of the linear schedule."""
     beta_end: PositiveFloat = 0.02
@@ -110,6 +113,11 @@ class DiffusionConfig:
     section_drop_probability: ProbabilityBelowOne | ProbabilityList = 0.0
     """Layer masking: probability that a section of z is dropped, independently of the others. One number, or one for
     each section under model.modulation layerwise, the finest resolution's first and the middle's last."""
+
+    def trained_timesteps(self) -> tuple[int, int]:
+        """The first and the last timestep of `time_range`."""
+        low, high = self.time_range
+        return round(low * self.steps) + 1, round(high * self.steps)
 
 
 @section

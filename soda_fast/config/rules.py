@@ -172,6 +172,17 @@ def _signal_left(config: Config) -> Iterator[Contradiction]:
             yield ("diffusion.steps", "diffusion.beta_start", "diffusion.beta_end"), text
 
 
+def _time_range(config: Config) -> Iterator[Contradiction]:
+    diffusion = config.diffusion
+    first, last = diffusion.trained_timesteps()
+    if first > last:
+        text = (
+            f"diffusion.time_range is {show(diffusion.time_range)}, in which none of the {diffusion.steps} timesteps "
+            "of diffusion.steps lies; give the smaller share first, and at least one timestep, as in [0.0, 1.0]"
+        )
+        yield ("diffusion.time_range", "diffusion.steps"), text
+
+
 def _sampling(config: Config) -> Iterator[Contradiction]:
     steps, known = config.sampling.steps, config.diffusion.steps
     if steps > known:
@@ -287,6 +298,7 @@ RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _attention_heads,
     _betas,
     _signal_left,
+    _time_range,
     _sampling,
     sections_contradiction,
     guidance_contradiction,

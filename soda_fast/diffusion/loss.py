@@ -13,7 +13,7 @@ from soda_fast import counter_rng
 class Noising:
     """What a training step draws for each sample.
 
-    t: (N,) int64 in 1..T. noise: (N, 3, T, T) float32, standard normal. drop_mask: (N,) float32, 1 = without z; or
+    t: (N,) int64 from 1 to T. noise: (N, 3, T, T) float32, standard normal. drop_mask: (N,) float32, 1 = without z; or
     (N, S), 1 = without that section of z. dropout_seeds: (N,) int64.
     """
 
@@ -27,18 +27,19 @@ def draw_noising(
     seed: int,
     positions: Tensor,
     image_shape: tuple[int, ...],
-    steps: int,
+    timesteps: tuple[int, int],
     drop_probability: float,
     section_drops: Sequence[float] = (),
 ) -> Noising:
     """What is drawn for the samples at `positions` (N,) int64, on their device.
 
-    drop_probability: of all of z. section_drops: of each section of z, beside that and independently (SODA's layer
-    masking); none: z is dropped as a whole only.
+    timesteps: the first and the last of those that are drawn, each as often. drop_probability: of all of z.
+    section_drops: of each section of z, beside that and independently (SODA's layer masking); none: z is dropped as a
+    whole only.
     """
     low, high = counter_rng.bits(seed, "dropout", positions, 2).unbind(dim=1)
     return Noising(
-        t=counter_rng.integers(seed, "timestep", positions, 1, steps + 1),
+        t=counter_rng.integers(seed, "timestep", positions, timesteps[0], timesteps[1] + 1),
         noise=counter_rng.normal(seed, "noise", positions, image_shape),
         drop_mask=_draw_drops(seed, positions, drop_probability, section_drops).float(),
         dropout_seeds=low | (high << 32),
@@ -69,14 +70,14 @@ def noise_images(
     positions: Tensor,
     alphabar: Tensor,
     seed: int,
-    steps: int,
+    timesteps: tuple[int, int],
     drop_probability: float,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
     section_drops: Sequence[float] = (),
 ) -> tuple[Tensor, Noising]:
     """x_t (N, 3, T, T) in `dtype` and `memory_format`, and what was drawn for it, the noise in that layout too."""
-    noising = draw_noising(seed, positions, tuple(target.shape[1:]), steps, drop_probability, section_drops)
+    noising = draw_noising(seed, positions, tuple(target.shape[1:]), timesteps, drop_probability, section_drops)
     # In the prediction's layout too, which it will be subtracted from.
     noising = replace(noising, noise=noising.noise.contiguous(memory_format=memory_format))
     x_t = add_noise(target, noising, alphabar).to(dtype).contiguous(memory_format=memory_format)

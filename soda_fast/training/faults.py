@@ -38,7 +38,7 @@ def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:
     def timesteps(batch: Batch) -> torch.Tensor:
         shape, diffusion = tuple(batch.target.shape[1:]), config.diffusion
         where = batch.target_position
-        return draw_noising(config.run.seed, where, shape, diffusion.steps, diffusion.drop_probability).t
+        return draw_noising(config.run.seed, where, shape, diffusion.trained_timesteps(), diffusion.drop_probability).t
 
     trainer.model.train()
     parts = trainer.global_batch(images_seen)

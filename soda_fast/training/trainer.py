@@ -208,7 +208,7 @@ class Trainer:
                 batch.target_position,
                 self.alphabar,
                 self.config.run.seed,
-                diffusion.steps,
+                diffusion.trained_timesteps(),
                 diffusion.drop_probability,
                 torch.bfloat16 if self.bf16 else torch.float32,
                 self.memory_format,

@@ -48,6 +48,14 @@ RULES = {
         ["diffusion.schedule=inverted", "diffusion.steps=71000"],
         ["diffusion.steps is 71000", "inverted leaves nothing", "at most 70000"],
     ),
+    "times in the wrong order": (
+        ["diffusion.time_range=[0.5, 0.25]"],
+        ["time_range is [0.5, 0.25]", "none of the 1000 timesteps", "the smaller share first"],
+    ),
+    "no time": (
+        ["diffusion.time_range=[0.5, 0.5004]"],
+        ["time_range is [0.5, 0.5004]", "none of the 1000 timesteps", "at least one"],
+    ),
     "sampling steps": (["sampling.steps=1001"], ["sampling.steps is 1001", "1000 of diffusion.steps"]),
     "guidance": (["diffusion.drop_probability=0"], ["sampling.guidance is 0.3", "drop_probability is 0"]),
     "z too narrow": (
@@ -116,6 +124,7 @@ def test_contradiction_names_the_line(path: Path) -> None:
         ["diffusion.schedule=inverted", "diffusion.steps=70000"],
         ["diffusion.schedule=cosine", "diffusion.steps=1000000"],
         ["diffusion.steps=8000"],
+        ["diffusion.time_range=[0.5, 0.501]"],
         ["model.decoder.head_channels=64"],
         ["diffusion.drop_probability=0", "sampling.guidance=0"],
         ["perf.precision=bf16"],

@@ -46,7 +46,7 @@ def test_the_loss_is_the_mean_over_both_targets_told_the_same_z(tmp_path: Path) 
         for number in range(2):
             target = batch.target[number::2]
             places = batch.position + number * 2**48
-            noising = draw_noising(3, places, (3, 8, 8), 100, 0.1)
+            noising = draw_noising(3, places, (3, 8, 8), (1, 100), 0.1)
             x_t = add_noise(target, noising, trainer.alphabar)
             predicted = trainer.model.denoise(x_t, noising.t, z, noising.drop_mask, noising.dropout_seeds)
             by_hand.append((predicted - noising.noise).square().mean(dim=(1, 2, 3)))
@@ -143,7 +143,7 @@ def test_a_repeated_step_lists_every_target(tmp_path: Path) -> None:
         samples = BATCH + np.arange(6) + 6 * part
         assert finding.positions == np.repeat(samples, 2).tolist()
         places = samples[:, None] + [0, 2**48]
-        steps = draw_noising(3, torch.from_numpy(places.flatten()), (1, 1, 1), 100, 0.1).t
+        steps = draw_noising(3, torch.from_numpy(places.flatten()), (1, 1, 1), (1, 100), 0.1).t
         assert finding.timesteps == steps.tolist()
         assert len(finding.losses) == 12
 
