@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import torch
 
+from soda_fast.lone_threads import others_compute_alone
+
 
 class RowThreads:
     """A pool whose threads compute alone: PyTorch's own threads would multiply with them, and wait for one another.
@@ -18,16 +20,15 @@ class RowThreads:
 
     def __init__(self, threads: int, name: str) -> None:
         self.threads, self._pool = threads, ThreadPoolExecutor(threads, thread_name_prefix=name)
-        before, all_there = torch.get_num_threads(), threading.Barrier(threads)
+        all_there = threading.Barrier(threads)
 
         def start() -> None:
-            # PyTorch keeps the number for each thread, and one for threads that are yet to come, restored below.
-            torch.set_num_threads(1)
+            torch.get_num_threads()  # PyTorch's answer is this thread's for good
             all_there.wait()
 
-        for started in [self._pool.submit(start) for _ in range(threads)]:
-            started.result()
-        torch.set_num_threads(before)
+        with others_compute_alone():
+            for started in [self._pool.submit(start) for _ in range(threads)]:
+                started.result()
 
     def for_rows(self, work: Callable[[slice], None], count: int, most: int) -> None:
         """Call `work` with slices that cover `count` rows, each of at most `most`; the threads get equally many."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from soda_fast.errors import Stopped, TrainingError
+from soda_fast.lone_threads import others_compute_alone
 from soda_fast.parallel.meeting import Meeting
 from soda_fast.parallel.parting import part, part_well, portable
 from soda_fast.parallel.uninterrupted import uninterrupted
@@ -111,6 +112,8 @@ class Processes:
 def start_processes(device_type: str | None = None, timeout_minutes: float = 30.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, or be the only one; leave the process group at the end.
 
+    Meanwhile other threads, of loaders, checkpoints and gloo, compute alone (`others_compute_alone`).
+
     Args:
         device_type: "cuda" or "cpu"; None: CUDA if there is a GPU.
         timeout_minutes: the longest that a process waits for the others.
@@ -135,9 +138,10 @@ def start_processes(device_type: str | None = None, timeout_minutes: float = 30.
         store = meeting.store() if "RANK" in os.environ else dist.HashStore()
         listener = Listener(store if world_size > 1 else None)
         listener.start()
-        with uninterrupted():
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
-        yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
+        with others_compute_alone():
+            with uninterrupted():
+                dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+            yield Processes(rank, world_size, local_rank, local_world_size, device, store, timeout)
     except BaseException as error:
         if store is not None:
             part(store, rank, world_size, error, None if listener is None else listener.close())
