@@ -1,6 +1,5 @@
 """Threads that compute alone leave the others their own."""
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
