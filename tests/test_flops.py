@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from soda_fast.config import load_config
+from soda_fast.config import load_config, run_length_images
 from soda_fast.flops import count_flops
 from soda_fast.model.blocks import Stage
 
@@ -21,6 +21,13 @@ def test_the_designs_table(name: str, forward: float, encoder: float, both: floa
     assert (cost.encoder_forward + cost.decoder_forward) / 1e9 == pytest.approx(forward, rel=2e-3)
     assert cost.encoder_forward / 1e9 == pytest.approx(encoder, abs=5e-3)
     assert cost.forward_backward / 1e9 == pytest.approx(both, rel=5e-3)
+
+
+def test_the_best_recipe_costs_as_much_as_the_references() -> None:
+    """As its header says."""
+    best, reference = (load_config(CONFIGS / f"{name}.yaml") for name in ("cifar10_best", "cifar10"))
+    flops = [count_flops(config).forward_backward * run_length_images(config, 50_000) for config in (best, reference)]
+    assert 0.99 < flops[0] / flops[1] <= 1
 
 
 def test_targets_of_a_source_cost_the_decoder_alone() -> None:
