@@ -42,12 +42,12 @@ _KNOWN = {
 
 
 def known_train_images(name: str) -> int | None:
-    """Training images of an official data set, its files not needed; None for folder and webdataset."""
+    """Training images of an official data set, its files not needed; None for other data sets."""
     return _KNOWN[name].train_images if name in _KNOWN else None
 
 
 def known_statistics(name: str) -> tuple[RGB, RGB]:
-    """Mean and deviation of an official data set, its files not needed. Raises ValueError for folder and webdataset."""
+    """Mean and deviation of an official data set, its files not needed. Raises ValueError for others."""
     if name not in _KNOWN:
         raise ValueError(
             f"data.dataset {name}: mean and deviation are not known beforehand; give data.mean and data.std"
@@ -83,9 +83,8 @@ def load_dataset(data: DataConfig) -> Dataset:
 
 def _note(data: DataConfig) -> str | None:
     root = Path(data.root)
-    if data.dataset == "digits" or find_store(root, data.dataset) is not None:
-        return None
-    return webdataset_note(root) if data.dataset == "webdataset" else folder_note(root)
+    note_of = {"folder": folder_note, "imagenet": folder_note, "webdataset": webdataset_note}.get(data.dataset)
+    return None if note_of is None or find_store(root, data.dataset) is not None else note_of(root)
 
 
 def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:

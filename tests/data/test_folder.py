@@ -157,12 +157,14 @@ def tiny_tree(root: Path) -> Path:
 @pytest.mark.parametrize("below", ["", "tiny-imagenet-200"])
 def test_tiny_imagenet_with_any_number_of_classes(below: str, tmp_path: Path) -> None:
     root = tiny_tree(tmp_path / below)
+    write(root, "test/images/test_0.JPEG")  # without labels
     dataset = load(tmp_path, "tiny_imagenet")
     assert dataset.class_names == ("n01", "n02")
     assert dataset.train.labels.tolist() == [0, 1, 1]
     assert names(dataset.test, root) == ["val/images/val_1.JPEG", "val/images/val_0.JPEG"]
     assert dataset.test.labels.tolist() == [1, 0]
     assert dataset.mean == (0.4802, 0.4481, 0.3975)
+    assert dataset.note is None, "val/ is what is read"
 
 
 def test_tiny_imagenet_trees_that_are_not_as_they_should_be(tmp_path: Path) -> None:
