@@ -258,7 +258,7 @@ class EvaluationConfig:
     there are if there are fewer. Frechet distances of different numbers cannot be compared."""
     seeds: Positive = 3
     """Seeds of the linear protocols, run.seed and those after it: mean and deviation are reported."""
-    l2_normalize: bool = False
+    l2_normalize: Switch = False
     """L2-normalise features before all protocols. k-NN and linear-reference do so in any case."""
     feature_precision: Literal["fp32", "bf16"] = "fp32"
     """How features are kept on the device; bf16 needs half the memory. Protocols compute in fp32 or more."""
