@@ -60,7 +60,7 @@ def discard(root: Path) -> None:
 
 def write(root: Path, config: Config, images_seen: int, images: dict[str, Any] | None, findings: Sequence[Any]) -> None:
     """Write failure.json; after the weights, because it makes the failure complete. Once more to add findings."""
-    found: dict[str, Any] = {"images_seen": images_seen, "seed": config.run.seed, "images": images}
+    found: dict[str, Any] = {"images_seen": images_seen, "images": images}
     found["config"] = asdict(config)
     found["findings"] = [asdict(finding) for finding in findings]
     new, final = new_path(root), failure_path(root, images_seen)

@@ -33,11 +33,6 @@ class PretrainedSODA(SODA):
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
         self.config = config
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.encoder.fc.weight.device
-
     def encode(self, images: Tensor, rays: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
         """Normalised images (N, 3, S, S) -> z (N, D).
 

@@ -37,10 +37,6 @@ class Contents:
     poses: str | None = None
     source: str = "this source"
 
-    @property
-    def images(self) -> int:
-        return sum(len(entries) for entries in self.splits.values())
-
 
 @contextmanager
 def construction_site(root: Path, dataset: str) -> Iterator[Path]:
