@@ -175,11 +175,14 @@ def _leave_only(folder: Path, manifest: Manifest) -> None:
     sync_directory(folder)
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raises ValueError where the disk of `folder` has no room for `needed` bytes and a little more."""
+def require_space(folder: Path, needed: int, otherwise: str = "choose another --root") -> None:
+    """Raises ValueError where the disk of `folder` has no room for `needed` bytes and a little more.
+
+    otherwise: what a user can do but make room.
+    """
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise ValueError(
             f"{folder}: has {free / 1e9:.2f} GB of free space, {(needed + _SPARE_BYTES) / 1e9:.2f} GB are needed; make "
-            "room, or choose another --root"
+            f"room, or {otherwise}"
         )
