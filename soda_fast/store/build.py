@@ -1,6 +1,5 @@
 """A store from entries: planned, shared out to processes, continued after an interruption, renamed when whole."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from soda_fast.files import sync_directory, write_atomically
+from soda_fast.locks import hold
 from soda_fast.store import workers
 from soda_fast.store.begun import begin, digest_of, forget
 from soda_fast.store.entries import Entry
@@ -66,9 +66,11 @@ def construction_site(root: Path, dataset: str) -> Iterator[Path]:
 def _hold(descriptor: int, folder: Path) -> None:
     """Lock a folder for this process; one that is killed lets go of it. Raises ValueError if another one holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        no_locks = hold(descriptor, wait=False)
     except BlockingIOError as error:
         raise ValueError(f"{folder}: another process is making this store; wait for it") from error
+    if no_locks:
+        print(f"the file system of {folder} cannot lock ({no_locks}): see that no second process makes this store")
 
 
 def build_store(contents: Contents, partial: Path, final: Path, processes: int | None = None) -> Manifest:
