@@ -28,7 +28,11 @@ def compare(paths: Sequence[Path]) -> str:
     reports = {name: _read(file) for file, name in _names(list(files)).items()}
     rows = [row for name, report in reports.items() for row in _rows(name, report)]
     measured = [one for name, report in reports.items() for one in _measured(name, report).items()]
-    tables = [format_table(rows)] * bool(rows) + [format_measurements(dict(measured))] * bool(measured)
+    tables = []
+    if rows:
+        tables.append(format_table(rows))
+    if measured:
+        tables.append(format_measurements(dict(measured)))
     return "\n".join(["\n\n".join(tables), *_differences(reports)])
 
 
