@@ -87,11 +87,12 @@ def build_store(contents: Contents, partial: Path, final: Path, processes: int |
     Raises:
         ValueError: the disk is too small, a source is damaged, or the interrupted store is another source's.
     """
-    same = begin(partial, contents.source, digest_of(contents.class_names, contents.splits, contents.poses))
+    tasks = plan(contents, partial)
+    same = begin(partial, contents.source, digest_of(contents.class_names, contents.poses, tasks))
     manifest = _finished_manifest(partial) if same else None
     if manifest is None:
         (partial / MANIFEST).unlink(missing_ok=True)
-        manifest = _fill(partial, contents, processes)
+        manifest = _fill(partial, contents, tasks, processes)
         write_atomically(partial / MANIFEST, manifest.to_json())
     _leave_only(partial, manifest)
     partial.rename(final)
@@ -121,8 +122,7 @@ def _cuts(entries: Sequence[Entry]) -> Iterator[int]:
     yield len(entries)
 
 
-def _fill(folder: Path, contents: Contents, processes: int | None) -> Manifest:
-    tasks = plan(contents, folder)
+def _fill(folder: Path, contents: Contents, tasks: Sequence[Task], processes: int | None) -> Manifest:
     kept = {task.file: shard for task in tasks if (shard := finished(task)) is not None}
     missing = [task for task in tasks if task.file not in kept]
     require_space(folder, sum(stored_bytes(entry) for task in missing for entry in task.entries))

@@ -121,7 +121,7 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
     contents = contents_of(tree(tmp_path / "tree", 90))
     expected = files_of(make(contents, tmp_path / "once"))
     with construction_site(tmp_path, "folder") as partial:
-        build._fill(partial, contents, 1)
+        build._fill(partial, contents, plan(contents, partial), 1)
     assert find_store(tmp_path, "folder") is None, "shards without a manifest are no store"
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("train-*.tar")}
     content = bytearray((partial / "train-00001.tar").read_bytes())
@@ -142,7 +142,7 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
 def test_a_source_that_changed_is_stored_again(tmp_path: Path) -> None:
     root = tree(tmp_path / "tree", 60)
     with construction_site(tmp_path, "folder") as partial:
-        build._fill(partial, contents_of(root), 1)
+        build._fill(partial, contents_of(root), plan(contents_of(root), partial), 1)
     changed = root / "train" / "a" / "00021.jpg"
     changed.write_bytes(changed.read_bytes() + b"!")
     train, _, _ = load_store(make(contents_of(root), tmp_path))
