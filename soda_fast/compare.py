@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soda_fast.evaluation.measurement import Measurement, format_measurements
-from soda_fast.evaluation.report import HELD_OUT, SCHEMA, TEST_SPLIT, Row, format_table, table_rows
+from soda_fast.evaluation.report import HELD_OUT, SCHEMA, Row, format_table, table_rows
 from soda_fast.evaluation.result import Result
 
 _REPORT_KEYS = ("dataset", "tested_on", "dataset_hash", "transform", "features", "seeds", "versions")
@@ -28,7 +28,11 @@ def compare(paths: Sequence[Path]) -> str:
     reports = {name: _read(file) for file, name in _names(list(files)).items()}
     rows = [row for name, report in reports.items() for row in _rows(name, report)]
     measured = [one for name, report in reports.items() for one in _measured(name, report).items()]
-    tables = [format_table(rows)] * bool(rows) + [format_measurements(dict(measured))] * bool(measured)
+    tables = []
+    if rows:
+        tables.append(format_table(rows))
+    if measured:
+        tables.append(format_measurements(dict(measured)))
     return "\n".join(["\n\n".join(tables), *_differences(reports)])
 
 
@@ -77,11 +81,7 @@ def _differences(reports: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each thing in which numbers that stand side by side differ."""
     lines = []
     for key in _REPORT_KEYS:
-        # Reports of before it could be anything else do not say what was tested on.
-        found = {
-            name: report[key] if key != "tested_on" else report.get(key, TEST_SPLIT) for name, report in reports.items()
-        }
-        lines += _difference(key, found)
+        lines += _difference(key, {name: report[key] for name, report in reports.items()})
     settings = {name: _settings(report) for name, report in reports.items()}
     for what in dict.fromkeys(what for own in settings.values() for what in own):
         lines += _difference(what, {name: own[what] for name, own in settings.items() if what in own})

@@ -1,7 +1,5 @@
 """What a configuration amounts to: parameters, arithmetic, steps, memory. For `--dry-run` and the benchmarks."""
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
@@ -14,9 +12,7 @@ from soda_fast.config import (
     snapshots_bytes,
     warmup_images,
 )
-from soda_fast.config.schema import DataConfig
-from soda_fast.data import load_dataset
-from soda_fast.data.catalog import known_train_images
+from soda_fast.data.catalog import count_train_images
 from soda_fast.flops import count_flops
 from soda_fast.memory import predict_memory
 
@@ -27,9 +23,9 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def describe(config: Config) -> str:
-    """A few lines: parameters, FLOPs, length of the run. Reads the data set only if its size is not known by name."""
+    """A few lines: parameters, FLOPs, length of the run. Of the data set, only what tells its size is read."""
     model, cost = build_empty_model(config), count_flops(config)
-    num_images = known_train_images(config.data.dataset) or _count_train_images(config.data)
+    num_images = count_train_images(config.data)
     length, batch = run_length_images(config, num_images), config.train.global_batch_images
     targets = config.data.targets_per_source
     image = "image" if targets == 1 else f"image of {targets} targets"
@@ -55,11 +51,6 @@ def _further_averages(config: Config, num_images: int, parameters: int) -> str:
         f"averages     of relative lengths {', '.join(f'{length:g}' for length in lengths)}; a snapshot of each every "
         f"{every:,} images, {gib:.3g} GiB by the end"
     )
-
-
-def _count_train_images(data: DataConfig) -> int:
-    """From the headers: nothing is decoded, measured or written."""
-    return len(load_dataset(replace(data, resident_mib=0, mean=(0.5,) * 3, std=(0.5,) * 3)).train)
 
 
 def describe_memory(

@@ -39,7 +39,7 @@ _HEADS = ("fc", "classifier", "head", "heads")
 
 @dataclass(frozen=True)
 class NamedEncoder:
-    """A module in eval mode, and what a report says of it. checkpoint, images_seen, weights: see Subject."""
+    """A module as it was made, and what a report says of it. checkpoint, images_seen, weights: see Subject."""
 
     module: nn.Module
     checkpoint: str
@@ -76,7 +76,7 @@ def build_encoder(spec: str, weights: Path | None, dataset: Dataset, processes: 
         module = _torchvision_model(name) if source == TORCHVISION else _call(source, name, spec)
     if weights is not None:
         _load(module, _read(weights), weights, _HEADS if source == TORCHVISION else ())
-    return NamedEncoder(module.eval().requires_grad_(False), spec, str(weights) if weights else "untrained")
+    return NamedEncoder(module, spec, str(weights) if weights else "untrained")
 
 
 def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) -> NamedEncoder:
@@ -85,12 +85,12 @@ def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) 
         length = json.loads((path / CONFIG_NAME).read_text()).get("ema_length")
         average = usual_average(exported.config) if length is None else f"EMA of relative length {length:g}"
         module = RunEncoder(exported.encoder, preprocess(exported.config), dataset)
-        return NamedEncoder(module.eval().requires_grad_(False), spec, f"{average}, exported")
+        return NamedEncoder(module, spec, f"{average}, exported")
     run = RunDirectory(path)
     run.load_config()
     checkpoint = processes.on_main(lambda: newest_checkpoint(run))
     model, config, _ = load_run(run, checkpoint=checkpoint)
-    module = RunEncoder(model.encoder, preprocess(config), dataset).eval().requires_grad_(False)
+    module = RunEncoder(model.encoder, preprocess(config), dataset)
     return NamedEncoder(module, str(checkpoint), usual_average(config), read_manifest(checkpoint)["images_seen"])
 
 

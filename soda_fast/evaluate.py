@@ -180,7 +180,7 @@ def evaluate_module(
         if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
             model, made_by = _maker(run, config, processes)
         origin = _Origin(run, report, named.checkpoint, named.images_seen, named.weights, model, made_by, held_out)
-        encoders = {spec: lambda p: encode_module(named.module.to(p.device), spec)}
+        encoders = {spec: lambda p: encode_module(frozen(named.module, p.device), spec)}
         _evaluate(encoders, config, dataset, origin, plot, processes)
 
 

@@ -26,14 +26,14 @@ NAME = "failure.json"
 class Failure:
     """A step that was not finite.
 
-    images: count and sha256 of the training images, as in a checkpoint's manifest; None in records of earlier versions.
+    images: count and sha256 of the training images, as in a checkpoint's manifest.
     findings: `training.diagnosis.Finding`s as dicts.
     """
 
     config: Config
     images_seen: int
     weights: Path
-    images: dict[str, Any] | None
+    images: dict[str, Any]
     findings: list[dict[str, Any]]
 
 
@@ -58,9 +58,9 @@ def discard(root: Path) -> None:
     shutil.rmtree(new_path(root), ignore_errors=True)
 
 
-def write(root: Path, config: Config, images_seen: int, images: dict[str, Any] | None, findings: Sequence[Any]) -> None:
+def write(root: Path, config: Config, images_seen: int, images: dict[str, Any], findings: Sequence[Any]) -> None:
     """Write failure.json; after the weights, because it makes the failure complete. Once more to add findings."""
-    found: dict[str, Any] = {"images_seen": images_seen, "seed": config.run.seed, "images": images}
+    found: dict[str, Any] = {"images_seen": images_seen, "images": images}
     found["config"] = asdict(config)
     found["findings"] = [asdict(finding) for finding in findings]
     new, final = new_path(root), failure_path(root, images_seen)
@@ -90,6 +90,6 @@ def newest(root: Path) -> Failure:
     try:
         found = json.loads(path.read_text())
         config, images_seen = config_from_tree(found["config"]), int(found["images_seen"])
-        return Failure(config, images_seen, path.parent / "weights", found.get("images"), found["findings"])
+        return Failure(config, images_seen, path.parent / "weights", dict(found["images"]), found["findings"])
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

@@ -189,7 +189,7 @@ OF_MADE_IMAGES: Mapping[str, Callable[[MadeImages, FeatureMaker], list[Measureme
 def _dci(features: FeatureMaker, config: Config, processes: Processes) -> list[Measurement]:
     """Of z where there is one, else of every kind of features."""
     seed, total = config.run.seed, _FITTED_SHAPES + _REPORTED_SHAPES
-    factors, side = draw_factors(seed, 0, total), min(config.data.source_size, _LARGEST_SHAPES)
+    factors, side = draw_factors(seed, total), min(config.data.source_size, _LARGEST_SHAPES)
     images = torch.from_numpy(render_shapes(factors, side)).permute(0, 3, 1, 2)
     kinds = features(images, "features of shapes")
     setting: Setting = {"factors": list(FACTORS), "fitted": _FITTED_SHAPES, "reported": _REPORTED_SHAPES, "seed": seed}

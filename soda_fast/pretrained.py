@@ -33,11 +33,6 @@ class PretrainedSODA(SODA):
         super().__init__(model.encoder, model.decoder, model.steps, model.time_scale)
         self.config = config
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.encoder.fc.weight.device
-
     def encode(self, images: Tensor, rays: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
         """Normalised images (N, 3, S, S) -> z (N, D).
 
@@ -225,8 +220,7 @@ def _load(path: Path, whole: bool, ema_length: float | None) -> tuple[SODA, Conf
         )
     try:
         description = json.loads((path / CONFIG_NAME).read_text())
-        # Exports of earlier versions do not say what their files are.
-        tree, digests = description["config"], dict(description.get("sha256", {}))
+        tree, digests = description["config"], dict(description["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / CONFIG_NAME} is not the description of an exported model; export it again"
@@ -237,7 +231,7 @@ def _load(path: Path, whole: bool, ema_length: float | None) -> tuple[SODA, Conf
     file = path / (MODEL_NAME if whole else ENCODER_NAME)
     try:
         data = file.read_bytes()
-        if digests and hashlib.sha256(data).hexdigest() != digests.get(file.name):
+        if hashlib.sha256(data).hexdigest() != digests.get(file.name):
             raise ValueError(f"{file} is not the file that was exported with {CONFIG_NAME}; export the model again")
         network.load_state_dict(from_exported(network, load_safetensors(data)))
     except FileNotFoundError as error:

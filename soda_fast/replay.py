@@ -60,7 +60,7 @@ def _replay(run: RunDirectory, failure: failures.Failure) -> None:
 
 def _check_images(failure: failures.Failure, dataset: Dataset) -> None:
     now = {"count": len(dataset.train), "sha256": fingerprint_of(failure.config, dataset)}
-    if failure.images is not None and failure.images != now:
+    if failure.images != now:
         raise ValueError(
             f"data.root={failure.config.data.root} holds other images, or in another order, than the step was trained "
             f"on ({failure.images['count']:,} then, {now['count']:,} now); restore them to replay it"

@@ -128,14 +128,14 @@ class RunDirectory:
             A warning that names the changes that were accepted, or says why they are not known.
 
         Raises:
-            ValueError: there are checkpoints, and keys that shape what is learnt differ, or nothing that this version
-                understands says which they were.
+            ValueError: there are checkpoints, and keys that shape what is learnt differ, or this version does not
+                understand which they were.
         """
         # Without a checkpoint nothing has been learnt that the changes could contradict.
         if not any(self.checkpoints.glob("images-*")):
             return None
         try:
-            saved = self._trained_config(accept_changes)
+            saved = self._trained_config()
         except ConfigError as error:
             if not accept_changes:
                 raise
@@ -146,33 +146,23 @@ class RunDirectory:
         named = (f"{key} = {after!r} (was {before!r})" for key, (before, after) in changes.items())
         return f"going on with {', '.join(named)}, as --accept-changes says" if changes else None
 
-    def _trained_config(self, accept_changes: bool) -> Config | None:
-        """What the newest checkpoint was trained with, as its manifest says; those of earlier versions leave it to
-        config.yaml, which anybody may have edited since.
-
-        None if no checkpoint is whole, or if nothing says it and changes are accepted anyway.
+    def _trained_config(self) -> Config | None:
+        """What the newest checkpoint was trained with, as its manifest says. Where no manifest is whole: config.yaml,
+        which anybody may have edited since; None without one.
 
         Raises:
             ConfigError: this version does not understand it.
-            ValueError: nothing says it.
         """
         checkpoint, manifest = newest_manifest(self.checkpoints)
-        if checkpoint is not None and manifest.get("config") is not None:
-            try:
-                return config_from_tree(manifest["config"])
-            except ConfigError as error:
-                raise ConfigError(
-                    f"{checkpoint / MANIFEST} holds a configuration that this version does not understand ({error}); "
-                    "resume with the version that wrote it, or go on with --accept-changes"
-                ) from error
-        if self.config.is_file():
-            return load_config(self.config)
-        if checkpoint is not None and not accept_changes:
-            raise ValueError(
-                f"{self.path} has no config.yaml, and {checkpoint} does not say how it was trained: restore "
-                "config.yaml, choose another run.dir, or go on with --accept-changes"
-            )
-        return None
+        if checkpoint is None:
+            return load_config(self.config) if self.config.is_file() else None
+        try:
+            return config_from_tree(manifest["config"])
+        except ConfigError as error:
+            raise ConfigError(
+                f"{checkpoint / MANIFEST} holds a configuration that this version does not understand ({error}); "
+                "resume with the version that wrote it, or go on with --accept-changes"
+            ) from error
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml.

@@ -1,11 +1,11 @@
 """One training at a time in a run directory."""
 
-import errno
-import fcntl
 import json
 import os
 import socket
 from pathlib import Path
+
+from soda_fast.locks import hold
 
 LOCK_NAME = ".lock"
 
@@ -35,18 +35,19 @@ class RunLock:
                 f"run.dir {self.directory}: cannot be written ({error.strerror}); choose another run.dir"
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            no_locks = hold(descriptor, wait=False)
+        except BlockingIOError as error:
             holder = os.read(descriptor, 1000).decode(errors="replace")
             os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise ValueError(
-                    f"run.dir {self.directory}: another training is at work there ({_describe(holder)}); wait for it, "
-                    "stop it, or choose another run.dir"
-                ) from error
+            raise ValueError(
+                f"run.dir {self.directory}: another training is at work there ({_describe(holder)}); wait for it, "
+                "stop it, or choose another run.dir"
+            ) from error
+        if no_locks:
+            os.close(descriptor)
             return (
-                f"the file system of {self.directory} cannot lock ({error.strerror}): nothing prevents a second "
-                "training in the same run.dir"
+                f"the file system of {self.directory} cannot lock ({no_locks}): nothing prevents a second training in "
+                "the same run.dir"
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"process": os.getpid(), "machine": socket.gethostname()}).encode(), 0)

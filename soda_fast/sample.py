@@ -9,6 +9,7 @@ from soda_fast.config import Config
 from soda_fast.data import load_dataset
 from soda_fast.data.unreadable import tell_replaced
 from soda_fast.diffusion import Guidance
+from soda_fast.encoding import frozen
 from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.parallel import start_processes
 from soda_fast.pretrained import load_run, newest_checkpoint
@@ -54,8 +55,7 @@ def sample(
         average = "" if ema_length is None else f"-ema-{ema_length}"
         path = run.samples / f"{task}-{images_seen:012d}{average}.png"
         processes.on_main(lambda: _require_writable(path))
-        model = model.eval().requires_grad_(False).to(processes.device)
-        studio = Studio(model, dataset, config, processes)
+        studio = Studio(frozen(model, processes.device), dataset, config, processes)
         picture = TASKS[task](studio)
 
         def write() -> None:

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 from spawn import run_in_processes
+from torch import nn
 from training.tiny import run_tiny, tiny_tree
 
 import soda_fast
@@ -20,6 +21,7 @@ from soda_fast.cli import main
 from soda_fast.config import config_from_tree
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import Dataset, load_dataset
+from soda_fast.encoding import frozen
 from soda_fast.evaluate import report_name
 from soda_fast.run_directory import RunDirectory
 
@@ -90,10 +92,21 @@ def test_several_processes_draw_what_no_protocol_has_encoded(run: Path) -> None:
     assert (run / "plots" / "evaluation" / "map.png").is_file()
 
 
-def test_evaluate_any_module_and_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_any_module_and_compare(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_ready: list[nn.Module] = []
+
+    def noted(model: nn.Module, device: torch.device) -> nn.Module:
+        made_ready.append(frozen(model, device))
+        return made_ready[-1]
+
+    monkeypatch.setattr("soda_fast.evaluate.frozen", noted)
     protocols = "evaluation.protocols=[knn-dino]"
     assert main(["evaluate", str(run), protocols]) == 0
     assert main(["evaluate", str(run), protocols, "--encoder", "torchvision:resnet18"]) == 0
+    assert isinstance(made_ready[-1], torchvision.models.ResNet), "on a GPU it is channels_last, as its images are"
+    assert not made_ready[-1].training
     (first,) = run.glob("evaluation-torchvision-resnet18-digits-*.json")
     untrained = json.loads(first.read_text())
     weights = torchvision.models.resnet18(num_classes=3).state_dict()

@@ -7,7 +7,7 @@ from soda_fast.config.loader import config_from_tree, load_config
 from soda_fast.config.model_schema import DecoderConfig, EncoderConfig, ModelConfig
 from soda_fast.config.modulation import modulation_of, section_count, section_drops, trained_without_z
 from soda_fast.config.problems import ConfigError
-from soda_fast.config.rules import check, check_shard_processes, check_world_size
+from soda_fast.config.rules import check_shard_processes, check_world_size
 from soda_fast.config.run_length import (
     horizon_warning,
     run_length_images,
@@ -25,7 +25,6 @@ __all__ = [
     "EncoderConfig",
     "ModelConfig",
     "ViewConfig",
-    "check",
     "check_shard_processes",
     "check_world_size",
     "config_from_tree",

@@ -16,9 +16,8 @@ UNSAID_BOUND = 2**63
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its dotted name, its type, its default, and in words what it accepts."""
+    """One key: its type, its default, and in words what it accepts."""
 
-    name: str
     annotation: Any
     default: Any
     accepts: str
@@ -34,7 +33,7 @@ def walk(section: type, prefix: str = "") -> Iterator[tuple[str, type | Key]]:
             yield from walk(hint, name + ".")
         else:
             default = item.default if item.default is not MISSING else None
-            yield name, Key(name, hint, default, describe(hint))
+            yield name, Key(hint, default, describe(hint))
 
 
 def describe(annotation: Any) -> str:
@@ -45,7 +44,8 @@ def describe(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(describe(argument) for argument in arguments).replace("auto, or true", "auto, true")
     if origin is Literal:
-        return "one of " * (len(arguments) > 1) + ", ".join(str(argument) for argument in arguments)
+        choices = ", ".join(str(argument) for argument in arguments)
+        return f"one of {choices}" if len(arguments) > 1 else choices
     if origin is tuple:
         many = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
         return f"a list of {many}values, each {describe(arguments[0])}"

@@ -26,13 +26,6 @@ def contradictions(config: Config) -> list[Contradiction]:
     return [found for rule in RULES for found in rule(config)]
 
 
-def check(config: Config) -> None:
-    """Refuse a contradictory configuration, for instance one built or changed in Python."""
-    found = contradictions(config)
-    if found:
-        raise ConfigError(found[0][1])
-
-
 def check_world_size(config: Config, world_size: int) -> None:
     """Refuse a batch that cannot be shared out evenly among the processes and their accumulation steps."""
     batch, parts = config.train.global_batch_images, config.train.accumulate

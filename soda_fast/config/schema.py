@@ -172,8 +172,8 @@ class TrainConfig:
     should be shorter than the run."""
     ema_lengths: tuple[EmaLength, ...] = ()
     """Lengths of further averages, of which averages of other lengths can be made after training (`--ema-length` of
-    evaluate and export), as [0.05, 0.1]: the deviation of their profile relative to the run so far (sigma_rel of
-    Karras et al., arXiv 2312.02696, section 3). At most 4; each takes as much memory as the weights. Empty: none."""
+    evaluate, sample and export), as [0.05, 0.1]: the deviation of their profile relative to the run so far (sigma_rel
+    of Karras et al., arXiv 2312.02696, section 3). At most 4; each takes as much memory as the weights. Empty: none."""
     ema_snapshot_images: Literal["auto"] | Positive = "auto"
     """Interval of the snapshots of those averages, in images; each is a file of 4 bytes a parameter and stays. auto: a
     32nd of the run."""
@@ -238,9 +238,7 @@ DuringName = Literal["knn", "linear", ProtocolName]
 class EvaluationConfig:
     """Probes of the frozen encoder: in training on a slice held out of train, at the end on the test split."""
 
-    during: Literal["none"] | Annotated[dict[Literal["knn", "linear", ProtocolName], Positive], Field(min_length=1)] = (
-        "none"
-    )
+    during: Literal["none"] | Annotated[dict[DuringName, Positive], Field(min_length=1)] = "none"
     """Protocols to run in training and their intervals in images, as {knn-dino: 500000, linear-reference: 5000000}; or
     none. knn and linear are short for these two. All processes encode; each protocol runs with one seed."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
@@ -258,7 +256,7 @@ class EvaluationConfig:
     there are if there are fewer. Frechet distances of different numbers cannot be compared."""
     seeds: Positive = 3
     """Seeds of the linear protocols, run.seed and those after it: mean and deviation are reported."""
-    l2_normalize: bool = False
+    l2_normalize: Switch = False
     """L2-normalise features before all protocols. k-NN and linear-reference do so in any case."""
     feature_precision: Literal["fp32", "bf16"] = "fp32"
     """How features are kept on the device; bf16 needs half the memory. Protocols compute in fp32 or more."""

@@ -1,17 +1,22 @@
 """What is derived from a data set once and read by every process: beside it, or in the user's cache."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from soda_fast.locks import hold
+
 
 def cached(root: Path, name: str, key: object, make: Callable[[Path], None]) -> Path:
     """A folder made from a data set by the first process that asks for it; the others wait.
+
+    Where the file system has no locks, which is told, each makes it for itself, and the first one's is kept.
 
     Args:
         root: the data set's folder; where it cannot be written, $XDG_CACHE_HOME/soda_fast or ~/.cache/soda_fast.
@@ -21,20 +26,31 @@ def cached(root: Path, name: str, key: object, make: Callable[[Path], None]) -> 
     """
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     final = _place(root) / f".soda-fast-{name}-{digest}"
-    with _alone(final.with_name(f".soda-fast-{name}.lock")):
+    with _alone(final.with_name(f".soda-fast-{name}.lock")) as is_alone:
         if not final.is_dir():
-            temporary = final.with_name(f".soda-fast-{name}.tmp")
-            for outdated in (temporary, *final.parent.glob(f".soda-fast-{name}-*")):
-                shutil.rmtree(outdated, ignore_errors=True)
-            temporary.mkdir()
-            try:
-                make(temporary)
-                for path in temporary.iterdir():
-                    _sync(path)
-                temporary.rename(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            leftovers = final.parent.glob(f".soda-fast-{name}.*tmp") if is_alone else ()
+            for outdated in (*leftovers, *final.parent.glob(f".soda-fast-{name}-*")):
+                if outdated != final:
+                    shutil.rmtree(outdated, ignore_errors=True)
+            _make(final, final.with_name(f".soda-fast-{name}.{socket.gethostname()}-{os.getpid()}.tmp"), make)
     return final
+
+
+def _make(final: Path, temporary: Path, make: Callable[[Path], None]) -> None:
+    """Fill a folder of this process's own, force it to disk, and only then give it its name."""
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
+    try:
+        make(temporary)
+        for path in temporary.iterdir():
+            _sync(path)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if not final.is_dir():  # where nobody is alone, another process may have been first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def stamps(paths: Sequence[Path]) -> list[object]:
@@ -69,8 +85,14 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds `path`, and hold it."""
+def _alone(path: Path) -> Iterator[bool]:
+    """Wait until no other process holds `path`, and hold it; False, with a warning, where there are no locks."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        no_locks = hold(file.fileno(), wait=True)
+        if no_locks:
+            warnings.warn(
+                f"the file system of {path.parent} cannot lock ({no_locks}): processes that start together may each "
+                "make what one could make for all",
+                stacklevel=4,
+            )
+        yield no_locks is None

@@ -1,6 +1,6 @@
 """Data sets by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soda_fast.config.schema import DataConfig
@@ -8,7 +8,7 @@ from soda_fast.data.cifar import load_cifar
 from soda_fast.data.dataset import RGB, Dataset
 from soda_fast.data.digits import load_digits
 from soda_fast.data.executor import default_threads
-from soda_fast.data.folder import list_folder
+from soda_fast.data.folder import list_folder, list_split, train_classes
 from soda_fast.data.folder import note_of as folder_note
 from soda_fast.data.image_files import measure, scan
 from soda_fast.data.image_set import ImageSet
@@ -16,13 +16,13 @@ from soda_fast.data.pairs import check_pairs
 from soda_fast.data.poses import Poses
 from soda_fast.data.resident import CIFAR_BYTES, load_resident_cifar, make_resident
 from soda_fast.data.shard_images import load_store
-from soda_fast.data.tiny_imagenet import list_tiny_imagenet
+from soda_fast.data.tiny_imagenet import list_tiny_imagenet, tree_of
 from soda_fast.data.unreadable import check_policy
 from soda_fast.data.webdataset import load_webdataset
 from soda_fast.data.webdataset import note_of as webdataset_note
-from soda_fast.store.layout import find_store
+from soda_fast.store.layout import Manifest, find_store
 
-__all__ = ["Dataset", "known_statistics", "known_train_images", "load_dataset"]
+__all__ = ["Dataset", "count_train_images", "known_statistics", "known_train_images", "load_dataset"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,33 @@ _KNOWN = {
 
 
 def known_train_images(name: str) -> int | None:
-    """Training images of an official data set, its files not needed; None for folder and webdataset."""
+    """Training images of an official data set, its files not needed; None for other data sets."""
     return _KNOWN[name].train_images if name in _KNOWN else None
 
 
+def count_train_images(data: DataConfig) -> int:
+    """Training images of what lies in data.root, a store or a tree, which may be a part of an official data set; where
+    nothing lies, of the whole of it. Nothing is decoded, measured or written.
+
+    Raises:
+        ValueError: as `load_dataset`.
+    """
+    name, root = data.dataset, Path(data.root)
+    store = None if name == "digits" else find_store(root, name)
+    if store is not None:
+        return Manifest.read(store).splits["train"].images
+    known = known_train_images(name)
+    if known is None:
+        return len(load_dataset(replace(data, resident_mib=0, mean=(0.5,) * 3, std=(0.5,) * 3)).train)
+    tree = {"imagenet": root, "tiny_imagenet": tree_of(root)}.get(name)
+    if tree is None or not (tree / "train").is_dir():
+        return known
+    classes = train_classes(tree)
+    return len(list_split(tree / "train", classes, classes)[0])
+
+
 def known_statistics(name: str) -> tuple[RGB, RGB]:
-    """Mean and deviation of an official data set, its files not needed. Raises ValueError for folder and webdataset."""
+    """Mean and deviation of an official data set, its files not needed. Raises ValueError for others."""
     if name not in _KNOWN:
         raise ValueError(
             f"data.dataset {name}: mean and deviation are not known beforehand; give data.mean and data.std"
@@ -83,9 +104,8 @@ def load_dataset(data: DataConfig) -> Dataset:
 
 def _note(data: DataConfig) -> str | None:
     root = Path(data.root)
-    if data.dataset == "digits" or find_store(root, data.dataset) is not None:
-        return None
-    return webdataset_note(root) if data.dataset == "webdataset" else folder_note(root)
+    note_of = {"folder": folder_note, "imagenet": folder_note, "webdataset": webdataset_note}.get(data.dataset)
+    return None if note_of is None or find_store(root, data.dataset) is not None else note_of(root)
 
 
 def _usable(images: ImageSet, split: str, data: DataConfig) -> ImageSet:

@@ -20,7 +20,7 @@ from soda_fast.data.prefetch import Prefetcher
 from soda_fast.data.transfer import to_device
 from soda_fast.data.unreadable import Readable, Replaced, describe_replaced
 from soda_fast.data.view_cameras import ViewCameras
-from soda_fast.data.views import ViewPlan, check_view, clean_plan, plan
+from soda_fast.data.views import ViewPlan, clean_plan, plan
 
 
 class TrainLoader:
@@ -35,7 +35,7 @@ class TrainLoader:
         data: the `data` section of the configuration.
         mean, std: of the source view's channels.
         seed: of the run.
-        global_batch: images of one optimisation step over all processes.
+        global_batch: images of one optimisation step over all processes; a multiple of world * parts.
         rank, world: this process among all.
         parts: accumulation parts of a process's share.
         start_position: images seen before the first batch.
@@ -44,8 +44,8 @@ class TrainLoader:
         many_calls: so many batches will be taken that a copy of all images on a GPU pays; False: from host memory.
 
     Raises:
-        ValueError: the global batch cannot be divided, a range is upside down, no images, or DALI is missing. `next`
-            raises it for an image that cannot be decoded, naming the file.
+        ValueError: no images, or DALI is missing. `next` raises it for an image that cannot be decoded, naming the
+            file.
     """
 
     def __init__(
@@ -66,8 +66,6 @@ class TrainLoader:
         many_calls: bool = True,
     ) -> None:
         rows = len(local_positions(start_position, global_batch, rank, world, 0, parts))
-        check_view(data.source, "source")
-        check_view(data.target, "target")
         if not len(images):
             raise ValueError("data.root: the training split holds no images")
         self._pairs = Pairs(images.labels) if data.pairs else None
@@ -184,7 +182,7 @@ def iterate_views(
         batches: indices of each batch, (B,) int64 with any B; process r of w may take its own share of them.
         size: side of the view in pixels.
         mean, std: of the channels.
-        data: `backend`, `threads` and `prefetch_batches` are read.
+        data: `backend`, `kernels`, `threads`, `prefetch_batches` and `on_unreadable` are read.
         device: where the views end up.
         view: how to draw the views; None: the central square.
         seed, epoch, stream: what the drawn views follow from, with each image's index.

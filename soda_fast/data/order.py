@@ -37,19 +37,13 @@ def local_positions(
 ) -> NDArray[np.int64]:
     """The positions that one process takes from the global batch at start..start+global_batch-1.
 
-    A process takes every world-th position from start + rank on, and cuts its share into consecutive parts.
+    A process takes every world-th position from start + rank on, and cuts its share into consecutive parts. The global
+    batch is a multiple of world * parts.
 
     Returns:
         (global_batch / world / parts,) int64, rising.
-
-    Raises:
-        ValueError: the global batch cannot be cut into equal parts.
     """
-    if global_batch % (world * parts):
-        raise ValueError(
-            f"train.global_batch_images {global_batch} is not divisible by {world * parts} "
-            f"({world} processes times train.accumulate {parts}); choose a multiple of it"
-        )
+    assert global_batch % (world * parts) == 0, "check_world_size (config/rules.py) refuses others"
     share = np.arange(start + rank, start + global_batch, world, dtype=np.int64)
     size = len(share) // parts
     return share[part * size : (part + 1) * size]

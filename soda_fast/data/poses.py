@@ -11,6 +11,7 @@ the sign changed (OpenGL: direction; OpenCV: up).
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -119,8 +120,11 @@ def require_poses(path: Path, names: Sequence[str], poses: Mapping[str, Floats])
 
 def write_poses(rows: Sequence[tuple[str, Floats]]) -> str:
     """The text of poses.csv. rows: file and its ten numbers."""
-    lines = [",".join((name, *(f"{number:.9g}" for number in numbers))) for name, numbers in rows]
-    return "\n".join((",".join(COLUMNS), *lines, ""))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((name, *(f"{number:.9g}" for number in numbers)) for name, numbers in rows)
+    return text.getvalue()
 
 
 def _numbers(line: list[str]) -> Floats | None:

@@ -91,7 +91,7 @@ def resident_size(images: ImageSet, most_bytes: int) -> tuple[int, int] | None:
 
 
 def _decode(images: EncodedImages, shape: tuple[int, ...], folder: Path, name: str, threads: int) -> None:
-    require_space(folder, int(np.prod(shape, dtype=np.int64)))
+    require_space(folder, int(np.prod(shape, dtype=np.int64)), "keep them encoded: data.resident_mib=0")
     pixels = np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, shape)
 
     def decode(index: int) -> bool:

@@ -9,9 +9,9 @@ from soda_fast import counter_rng
 FACTORS = ("horizontal", "vertical", "size", "form", "red", "green", "blue")
 
 
-def draw_factors(seed: int, first: int, count: int) -> NDArray[np.float64]:
-    """(count, 7), uniform in (0, 1) and independent, in the order of FACTORS; of the shapes first, first + 1, ..."""
-    return counter_rng.uniform(seed, "shapes", torch.arange(first, first + count, device="cpu"), len(FACTORS)).numpy()
+def draw_factors(seed: int, count: int) -> NDArray[np.float64]:
+    """(count, 7), uniform in (0, 1) and independent, in the order of FACTORS; the first of them for any count."""
+    return counter_rng.uniform(seed, "shapes", torch.arange(count, device="cpu"), len(FACTORS)).numpy()
 
 
 def render_shapes(factors: NDArray[np.float64], side: int) -> NDArray[np.uint8]:

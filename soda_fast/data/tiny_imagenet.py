@@ -20,9 +20,14 @@ def list_tiny_imagenet(root: Path) -> tuple[list[str], Listing, Listing]:
     Raises:
         ValueError: a part of the tree is missing or inconsistent.
     """
-    root = root / FOLDER if (root / FOLDER).is_dir() else root
+    root = tree_of(root)
     classes = train_classes(root)
     return classes, list_split(root / "train", classes, classes), _annotated(root / "val", classes)
+
+
+def tree_of(root: Path) -> Path:
+    """Where train/ and val/ are: in root/tiny-imagenet-200, or in root itself."""
+    return root / FOLDER if (root / FOLDER).is_dir() else root
 
 
 def _annotated(val: Path, classes: list[str]) -> Listing:

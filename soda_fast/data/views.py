@@ -60,11 +60,7 @@ def plan(view: ViewConfig, seed: int, stream: str, positions: Ints, heights: Int
         stream: which view ("source", "target", ...); different names give independent plans.
         positions: (N,) int64, the samples' places in the run.
         heights, widths: (N,) int64, sizes of the samples' images in pixels.
-
-    Raises:
-        ValueError: a range of the view has its larger end first.
     """
-    check_view(view, stream)
     where = torch.from_numpy(np.ascontiguousarray(positions, np.int64))
     gates = counter_rng.uniform(seed, f"{stream}/gate", where, 3).numpy()
     cropped = gates[:, 0] < view.crop_flip_probability
@@ -99,14 +95,6 @@ def describe_view(view: ViewConfig) -> str:
             f"with probability {view.randaugment_probability:g}"
         )
     return "; ".join([words, *describe_colour(view)])
-
-
-def check_view(view: ViewConfig, name: str) -> None:
-    """ValueError if a range of data.NAME has its larger end first."""
-    for key in ("crop_scale", "crop_ratio", "blur_sigma"):
-        low, high = getattr(view, key)
-        if low > high:
-            raise ValueError(f"data.{name}.{key} is [{low}, {high}]; give the smaller number first")
 
 
 def central_square(heights: Ints, widths: Ints) -> Ints:

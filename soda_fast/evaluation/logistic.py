@@ -27,7 +27,6 @@ def fit_logistic(
     num_classes: int,
     strengths: list[float],
     *,
-    max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE,
 ) -> Tensor:
     """Weights for each C, in float64.
@@ -37,7 +36,6 @@ def fit_logistic(
         labels: (N,) int64 in 0..num_classes-1.
         num_classes: K.
         strengths: values of C, rising: each group starts from the solution of the one before.
-        max_iterations: of L-BFGS.
         tolerance: stops where no entry of the gradient of the objective / (C N), by the weights of features of root
             mean square 1, is larger.
 
@@ -56,7 +54,7 @@ def fit_logistic(
         for first in range(0, len(strengths), together):
             some = strengths[first : first + together]
             decay = 1 / (torch.tensor(some, dtype=torch.float64, device=x.device) * len(x) * size.square())
-            weight = _minimise(x, labels, start.repeat(1, len(some), 1), decay, max_iterations, tolerance)
+            weight = _minimise(x, labels, start.repeat(1, len(some), 1), decay, tolerance)
             fitted.append(weight.transpose(0, 1))
             start = weight[:, -1:].clone()
     weights = torch.cat(fitted)
@@ -72,7 +70,7 @@ def logistic_accuracies(weights: Tensor, features: Tensor, labels: Tensor) -> Te
         return torch.stack([(rows.argmax(dim=1) == labels).double().mean() for rows in logits])
 
 
-def _minimise(x: Tensor, y: Tensor, weight: Tensor, decay: Tensor, max_iterations: int, tolerance: float) -> Tensor:
+def _minimise(x: Tensor, y: Tensor, weight: Tensor, decay: Tensor, tolerance: float) -> Tensor:
     """L-BFGS from `weight` (D + 1, P, K), P independent problems; step lengths by halving (Armijo).
 
     The objective is convex, so every step keeps the approximation of the curvature positive.
@@ -82,7 +80,7 @@ def _minimise(x: Tensor, y: Tensor, weight: Tensor, decay: Tensor, max_iteration
     steps: list[Tensor] = []
     changes: list[Tensor] = []
     done = torch.zeros_like(decay, dtype=torch.bool)
-    for _ in range(max_iterations):
+    for _ in range(MAX_ITERATIONS):
         done |= gradient.abs().amax(dim=(0, 2)) <= tolerance
         if bool(done.all()):
             break

@@ -73,10 +73,6 @@ class MemoryLedger(TorchDispatchMode):
                 peak, at_peak = total, dict(now)
         return Usage(at_peak, dict(largest))
 
-    def start_anew(self) -> None:
-        """Forget the past: what lives is counted as if it had been allocated now."""
-        self._events = [(allocation, allocation.bytes) for allocation in self._allocations.values()]
-
     @classmethod
     def is_infra_mode(cls) -> bool:
         """To torch.compile: no reason to leave compiled code, whose operations come here all the same."""

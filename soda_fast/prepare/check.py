@@ -1,11 +1,11 @@
 """What `prepare --check` looks at: the files of a store, and its images."""
 
-import json
 from pathlib import Path
 
 from soda_fast.data.shard_images import ShardImages
 from soda_fast.store.entries import Entry, FileRange
 from soda_fast.store.layout import Manifest, damage
+from soda_fast.store.names import all_names
 
 
 def changed_files(folder: Path) -> list[str]:
@@ -15,10 +15,10 @@ def changed_files(folder: Path) -> list[str]:
 
 def shard_entries(images: ShardImages) -> list[Entry]:
     """The images of shards, as entries to be checked."""
-    names = images.names.read_text(encoding="utf-8").splitlines() if images.names else None
+    names = all_names(images.names) if images.names else None
     return [
         Entry(
-            json.loads(names[number]) if names else images.describe(number),
+            names[number] if names else images.describe(number),
             int(row["label"]),
             int(row["length"]),
             0,

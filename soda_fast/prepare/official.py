@@ -97,11 +97,6 @@ OFFICIAL = {
 }
 
 
-def archive_of(dataset: str, file: str) -> Archive:
-    """The official archive of that file name. Raises KeyError."""
-    return {archive.file: archive for archive in OFFICIAL[dataset].archives}[file]
-
-
 def md5_of(path: Path, title: str) -> str:
     """MD5 in hexadecimal, with a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)

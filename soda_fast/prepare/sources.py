@@ -21,7 +21,7 @@ from soda_fast.prepare import imagenet
 from soda_fast.prepare.archives import Member, list_tar, list_zip
 from soda_fast.prepare.coil import coil_contents
 from soda_fast.prepare.member_trees import folder_members, tiny_imagenet_members
-from soda_fast.prepare.official import OFFICIAL, WHOLE, archive_of, check_counts, verify
+from soda_fast.prepare.official import OFFICIAL, WHOLE, check_counts, verify
 from soda_fast.prepare.unpack import uncompressed
 from soda_fast.store.build import Contents
 from soda_fast.store.entries import Entry, Pixels, file_entry
@@ -122,7 +122,7 @@ def _from_archive(dataset: str, archive: Path, part: bool, scratch: Path) -> Con
     if dataset == "imagenet":
         raise ValueError(f"--source {archive}: give the folder that holds the three archives of ILSVRC2012, or a tree")
     if dataset == "tiny_imagenet" and not part:
-        verify(archive, archive_of(dataset, OFFICIAL[dataset].archives[0].file), scratch / "verified.json")
+        verify(archive, OFFICIAL[dataset].archives[0], scratch / "verified.json")
     members = _members(archive, scratch)
     posed = next((member.name for member in members if member.name.rpartition("/")[2] == POSES), None)
     if posed is not None:

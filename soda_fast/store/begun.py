@@ -2,23 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from soda_fast.files import write_atomically
-from soda_fast.store.entries import Entry
+from soda_fast.store.shard import Task
 
 _NOTE = "begun.json"
 
 
-def digest_of(class_names: Sequence[str], splits: Mapping[str, Sequence[Entry]], poses: str | None) -> str:
-    """SHA-256 of the names, labels, sizes and times of all images: another one for other files."""
-    digest = hashlib.sha256(json.dumps([list(class_names), poses]).encode())
-    for split, entries in splits.items():
-        digest.update(json.dumps([split, len(entries)]).encode())
-        for entry in entries:
-            digest.update(json.dumps(entry[:4]).encode())
-    return digest.hexdigest()
+def digest_of(class_names: Sequence[str], poses: str | None, tasks: Sequence[Task]) -> str:
+    """SHA-256 of what is to be in a store: another one for other names, labels, sizes or times of images."""
+    plans = [(task.file, task.plan) for task in tasks]
+    return hashlib.sha256(json.dumps([list(class_names), poses, plans]).encode()).hexdigest()
 
 
 def begin(partial: Path, source: str, digest: str) -> bool:

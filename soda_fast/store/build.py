@@ -1,6 +1,5 @@
 """A store from entries: planned, shared out to processes, continued after an interruption, renamed when whole."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from soda_fast.files import sync_directory, write_atomically
+from soda_fast.locks import hold
 from soda_fast.store import workers
 from soda_fast.store.begun import begin, digest_of, forget
 from soda_fast.store.entries import Entry
@@ -36,10 +36,6 @@ class Contents:
     splits: Mapping[str, Sequence[Entry]]
     poses: str | None = None
     source: str = "this source"
-
-    @property
-    def images(self) -> int:
-        return sum(len(entries) for entries in self.splits.values())
 
 
 @contextmanager
@@ -70,9 +66,11 @@ def construction_site(root: Path, dataset: str) -> Iterator[Path]:
 def _hold(descriptor: int, folder: Path) -> None:
     """Lock a folder for this process; one that is killed lets go of it. Raises ValueError if another one holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        no_locks = hold(descriptor, wait=False)
     except BlockingIOError as error:
         raise ValueError(f"{folder}: another process is making this store; wait for it") from error
+    if no_locks:
+        print(f"the file system of {folder} cannot lock ({no_locks}): see that no second process makes this store")
 
 
 def build_store(contents: Contents, partial: Path, final: Path, processes: int | None = None) -> Manifest:
@@ -89,11 +87,12 @@ def build_store(contents: Contents, partial: Path, final: Path, processes: int |
     Raises:
         ValueError: the disk is too small, a source is damaged, or the interrupted store is another source's.
     """
-    same = begin(partial, contents.source, digest_of(contents.class_names, contents.splits, contents.poses))
+    tasks = plan(contents, partial)
+    same = begin(partial, contents.source, digest_of(contents.class_names, contents.poses, tasks))
     manifest = _finished_manifest(partial) if same else None
     if manifest is None:
         (partial / MANIFEST).unlink(missing_ok=True)
-        manifest = _fill(partial, contents, processes)
+        manifest = _fill(partial, contents, tasks, processes)
         write_atomically(partial / MANIFEST, manifest.to_json())
     _leave_only(partial, manifest)
     partial.rename(final)
@@ -123,8 +122,7 @@ def _cuts(entries: Sequence[Entry]) -> Iterator[int]:
     yield len(entries)
 
 
-def _fill(folder: Path, contents: Contents, processes: int | None) -> Manifest:
-    tasks = plan(contents, folder)
+def _fill(folder: Path, contents: Contents, tasks: Sequence[Task], processes: int | None) -> Manifest:
     kept = {task.file: shard for task in tasks if (shard := finished(task)) is not None}
     missing = [task for task in tasks if task.file not in kept]
     require_space(folder, sum(stored_bytes(entry) for task in missing for entry in task.entries))
@@ -179,11 +177,14 @@ def _leave_only(folder: Path, manifest: Manifest) -> None:
     sync_directory(folder)
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raises ValueError where the disk of `folder` has no room for `needed` bytes and a little more."""
+def require_space(folder: Path, needed: int, otherwise: str = "choose another --root") -> None:
+    """Raises ValueError where the disk of `folder` has no room for `needed` bytes and a little more.
+
+    otherwise: what a user can do but make room.
+    """
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise ValueError(
             f"{folder}: has {free / 1e9:.2f} GB of free space, {(needed + _SPARE_BYTES) / 1e9:.2f} GB are needed; make "
-            "room, or choose another --root"
+            f"room, or {otherwise}"
         )

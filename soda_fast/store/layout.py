@@ -21,7 +21,6 @@ import numpy as np
 FORMAT = 1
 MANIFEST = "store.json"
 POSES = "poses.csv"
-SPLITS = ("train", "test")
 ROW = np.dtype(
     [
         ("shard", "<i4"),  # number of the tar within its split

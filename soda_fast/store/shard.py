@@ -6,6 +6,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from soda_fast.files import sync_directory, write_atomically
@@ -41,7 +42,7 @@ class Task:
         """What is known of the finished shard; gone from a finished store."""
         return self.folder / "parts" / f"{self.file}.json"
 
-    @property
+    @cached_property
     def plan(self) -> str:
         """A digest of what is to be in the shard: it changes when a source file does."""
         digest = hashlib.sha256(f"{self.first}\n".encode())

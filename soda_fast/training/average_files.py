@@ -4,16 +4,15 @@
             .images-000000512000-0.05.safetensors.tmp   being written; never read
 
 Each holds the parameters and floating-point buffers, whole, in float32, under the names of the state dict, and in its
-header images_seen, steps, the length, and SHA-256 of the tensors and of all that; those of earlier versions have no
-SHA-256. Nothing in it depends on the number of processes.
+header images_seen, steps, the length, and SHA-256 of the tensors and of all that. Nothing in it depends on the number
+of processes.
 """
 
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,6 @@ class Snapshot:
     length: float
     images_seen: int
     steps: int
-
-
-_UNSEALED = {field.name for field in fields(Snapshot)}
-"""All keys of a header of earlier versions."""
 
 
 def snapshot_path(folder: Path, images_seen: int, length: float) -> Path:
@@ -79,24 +74,14 @@ def remove_newer(folder: Path, images_seen: int) -> None:
 def snapshots(folder: Path) -> dict[Path, Snapshot]:
     """The snapshots in a folder, which need not exist, by their headers, oldest first. Their tensors are not checked.
 
-    Warns if there are some without checksums.
-
     Raises:
         ValueError: a file's header is damaged, or it is another file's.
     """
-    headers = {path: _header(path) for path, _ in sorted(_files(folder))}
-    unsealed = [path.name for path, header in headers.items() if _DIGEST not in header]
-    if unsealed:
-        warnings.warn(
-            f"{folder}: snapshots of averages of an earlier version carry no checksums ({len(unsealed)}, from "
-            f"{unsealed[0]} on); they are used without a check that nothing in them has changed",
-            stacklevel=2,
-        )
-    return {path: _snapshot(path, header) for path, header in headers.items()}
+    return {path: _snapshot(path, _header(path)) for path, _ in sorted(_files(folder))}
 
 
 def read_snapshot(path: Path) -> dict[str, Tensor]:
-    """The tensors of a snapshot, on the CPU; without a checksum they are not checked. No code is executed.
+    """The tensors of a snapshot, on the CPU. No code is executed.
 
     Raises:
         ValueError: the file is damaged.
@@ -105,8 +90,7 @@ def read_snapshot(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
-    header = _header(path)
-    if _DIGEST in header and _digest(tensors) != header[_DIGEST]:
+    if _digest(tensors) != _header(path)[_DIGEST]:
         raise _damaged(path, "its tensors are not what was written")
     return tensors
 
@@ -127,8 +111,6 @@ def _header(path: Path) -> dict[str, Any]:
             header = TypeAdapter(dict[str, Any]).validate_json((file.metadata() or {}).get(_HEADER, ""))
     except (SafetensorError, ValidationError) as error:
         raise _damaged(path, str(error)) from error
-    if header.keys() == _UNSEALED:
-        return header
     if _DIGEST not in header or sealed(header) != header:
         raise _damaged(path, "its header is not what was written")
     return header

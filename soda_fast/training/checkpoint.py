@@ -56,13 +56,13 @@ class CheckpointStore:
         root: Path,
         processes: Processes,
         keep: int,
+        description: dict[str, Any],
         keep_every_images: int = 0,
         max_failures: int = 1,
-        description: dict[str, Any] | None = None,
         accept_changes: bool = False,
     ) -> None:
         self.root, self.processes, self.keep, self.keep_every_images = root, processes, keep, keep_every_images
-        self.max_failures, self.description, self.accept_changes = max_failures, description or {}, accept_changes
+        self.max_failures, self.description, self.accept_changes = max_failures, description, accept_changes
         self.newest_images: int | None = None
         self._failures = 0
         self._notices: list[str] = []

@@ -48,7 +48,7 @@ class _Images(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What every manifest holds, and may hold."""
+    """What every manifest holds, and may hold. An imported run does not say which images it was trained on."""
 
     model_config = ConfigDict(strict=True)
 
@@ -59,7 +59,7 @@ class _Manifest(BaseModel):
     skipped_steps: NonNegativeInt
     processes: PositiveInt
     images: _Images | None = None
-    config: dict[str, Any] | None = None
+    config: dict[str, Any]
     files: list[_FileEntry] = Field(min_length=1)
     manifest_sha256: str
 

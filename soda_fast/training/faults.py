@@ -85,7 +85,7 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
 def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
     """Keep what is known of the failure; returns what is wrong with that, for a message."""
     try:
-        images = trainer.checkpoints.description.get("images")
+        images = trainer.checkpoints.description["images"]
         failures.write(trainer.run.failures, trainer.config, images_seen, images, findings)
     except OSError as error:
         return str(error)

@@ -107,9 +107,9 @@ class Trainer:
             run.checkpoints,
             processes,
             config.train.keep_checkpoints,
+            {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_every_images,
             config.train.max_failed_saves,
-            {"versions": versions(), "config": asdict(config), "images": images},
             accept_changes,
         )
         self.state = TrainState(self.model, self.ema.model, self.optimizer, self.power_averages.tensors())

@@ -33,6 +33,7 @@ FILES = {
     "truth for a number": ("train: {images: true}\n", ["found true", "whole number"]),
     "truth for a real number": ("train: {images: 5, clip_norm: true}\n", ["train.clip_norm: found true"]),
     "number for a truth": ("train: {images: 5, deterministic: 1}\n", ["found 1", "true or false"]),
+    "text for a truth": ("evaluation: {l2_normalize: 'yes'}\n", ['found "yes"', "true or false"]),
     "YAML 1.1 truth": ("train: {images: 5, deterministic: yes}\n", ['found "yes"', "true or false"]),
     "octal": ("train: {images: 010}\n", ['found "010"', "whole number"]),
     "sexagesimal": ("train: {images: 1:30}\n", ['found "1:30"', "whole number"]),

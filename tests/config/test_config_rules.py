@@ -1,6 +1,5 @@
 """Contradictions between keys, and lengths in images."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from soda_fast.config import (
     Config,
     ConfigError,
-    check,
     check_world_size,
     config_from_tree,
     horizon_warning,
@@ -136,13 +134,6 @@ def test_contradiction_names_the_line(path: Path) -> None:
 )
 def test_not_a_contradiction(path: Path, overrides: list[str]) -> None:
     assert load_config(path, overrides)
-
-
-def test_check_of_a_changed_configuration() -> None:
-    valid = config(images=1000)
-    check(valid)
-    with pytest.raises(ConfigError, match=r"^train\.global_batch_images is 512"):
-        check(replace(valid, train=replace(valid.train, accumulate=5)))
 
 
 def test_world_size() -> None:

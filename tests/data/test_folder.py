@@ -11,9 +11,12 @@ from training.tiny import run_tiny
 from training.tiny import tiny_tree as tiny_run
 
 from soda_fast.cli import main
+from soda_fast.config import config_from_tree
 from soda_fast.config.schema import DataConfig
 from soda_fast.data import Dataset, load_dataset
+from soda_fast.data.catalog import count_train_images
 from soda_fast.data.image_set import FileImages
+from soda_fast.describe import describe
 from tests.data.pictures import REAL, TINY_IMAGENET, clouds, encode
 
 GENERATOR = np.random.default_rng(0)
@@ -157,12 +160,30 @@ def tiny_tree(root: Path) -> Path:
 @pytest.mark.parametrize("below", ["", "tiny-imagenet-200"])
 def test_tiny_imagenet_with_any_number_of_classes(below: str, tmp_path: Path) -> None:
     root = tiny_tree(tmp_path / below)
+    write(root, "test/images/test_0.JPEG")  # without labels
     dataset = load(tmp_path, "tiny_imagenet")
     assert dataset.class_names == ("n01", "n02")
     assert dataset.train.labels.tolist() == [0, 1, 1]
     assert names(dataset.test, root) == ["val/images/val_1.JPEG", "val/images/val_0.JPEG"]
     assert dataset.test.labels.tolist() == [1, 0]
     assert dataset.mean == (0.4802, 0.4481, 0.3975)
+    assert dataset.note is None, "val/ is what is read"
+
+
+def test_a_part_of_an_official_data_set_is_counted(tmp_path: Path) -> None:
+    """For a dry run: steps, epochs and warm-up follow from what is there."""
+
+    def count(name: str, root: Path) -> int:
+        return count_train_images(DataConfig(dataset=name, root=str(root)))
+
+    root, stores = tiny_tree(tmp_path / "tree" / "tiny-imagenet-200"), tmp_path / "stores"
+    assert count("tiny_imagenet", root.parent) == count("imagenet", root) == 3
+    assert count("tiny_imagenet", tmp_path / "nowhere") == 100_000
+    command = ["prepare", "tiny_imagenet", "--part", "--source", str(root), "--root", str(stores), "--processes", "1"]
+    assert main(command) == 0
+    assert count("tiny_imagenet", stores) == 3
+    data = folder_data(stores) | {"dataset": "tiny_imagenet"}
+    assert "epochs of 3 images" in describe(config_from_tree(tiny_run(tmp_path / "run", 1) | {"data": data}))
 
 
 def test_tiny_imagenet_trees_that_are_not_as_they_should_be(tmp_path: Path) -> None:

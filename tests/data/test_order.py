@@ -38,11 +38,6 @@ def test_processes_and_parts_cover_the_global_batch(world: int, parts: int) -> N
     assert (np.sort(np.concatenate(shares)) == np.arange(1000, 1024)).all()
 
 
-def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"train.global_batch_images 10 is not divisible by 4 .*train.accumulate 2"):
-        local_positions(0, 10, rank=0, world=2, part=0, parts=2)
-
-
 WORLDS = (1, 2, 3, 4, 8)
 SAMPLES, BATCH = 101, 48  # a prime, so that batches straddle epochs in every way; a multiple of every world
 Drawn = tuple[int, tuple[float, ...]]

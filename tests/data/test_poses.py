@@ -139,9 +139,12 @@ def test_poses_belong_to_the_fingerprint(tmp_path: Path) -> None:
     assert len(prints) == 3
 
 
-def test_poses_are_written_as_they_are_read(tmp_path: Path) -> None:
-    (tmp_path / "poses.csv").write_text(write_poses([("a, b.png".replace(",", ""), POSE)]))
-    assert np.array_equal(read_poses(tmp_path / "poses.csv")["a b.png"], POSE)
+@pytest.mark.parametrize("name", ["a b.png", "a, b.png", '"a" b.png', "a'.png"])
+def test_poses_are_written_as_they_are_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / "poses.csv").write_text(write_poses([(name, POSE)]))
+    (found,) = read_poses(tmp_path / "poses.csv").items()
+    assert found[0] == name
+    assert np.array_equal(found[1], POSE)
 
 
 LINE = "train/cup/01.png,0,-1,0,0,1,0,0,0,1,"

@@ -1,5 +1,6 @@
 """Small sets decoded once: the same pixels, one copy for all processes, made again when a file changes."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from soda_fast.config.schema import DataConfig
 from soda_fast.data import cifar, load_dataset, resident
 from soda_fast.data.image_set import FileImages, ImageSet, UnreadableImage
 from soda_fast.data.resident import ResidentImages, make_resident
+from soda_fast.store import build
 from tests.data.pictures import clouds, encode, file_set
 
 ROOT = Path(__file__).parents[2]
@@ -95,12 +97,12 @@ def test_images_that_cannot_be_decoded_are_known(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(folder: Path, needed: int) -> None:
-        raise ValueError(f"{needed} bytes")
-
-    monkeypatch.setattr(resident, "require_space", full)
-    with pytest.raises(ValueError, match="10800 bytes"):
+    usage = shutil.disk_usage(tmp_path)._replace(free=(64 << 20) + 10_799)
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match=r"are needed; make room, or keep them encoded: data.resident_mib=0"):
         decoded(images_in(tmp_path), tmp_path)
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: usage._replace(free=usage.free + 1))
+    decoded(images_in(tmp_path), tmp_path)
 
 
 def test_cifar_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,9 +152,3 @@ def test_clean_plan_and_probe_view() -> None:
     probe = planned(ProbeViewConfig().as_view(), 64, 100)
     assert abs(((probe.left == 18) & (probe.width == 64)).mean() - 0.35) < 0.01
     assert (probe.operations == 0).all()
-
-
-@pytest.mark.parametrize("key", ["crop_scale", "crop_ratio"])
-def test_a_range_that_is_upside_down_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match=rf"data.source.{key} is \[0.9, 0.5\]; give the smaller number first"):
-        planned(ViewConfig(**{key: (0.9, 0.5)}), count=1)

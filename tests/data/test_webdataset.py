@@ -118,6 +118,11 @@ def test_bad_images_in_shards_are_named_and_replaced(tmp_path: Path) -> None:
         ([("1.jpg", b"x")], "w:", r"0.tar: sample 1 has no label in a .cls or .json"),
         ([("1.jpg", b"x"), ("1.cls", b"cat")], "w:", r"0.tar, 1.cls: holds no class's number; labels are integers"),
         ([("1.jpg", b"x"), ("1.cls", b"-1")], "w:", r"0.tar, 1.cls: holds -1; labels are integers from 0"),
+        (
+            [("1.jpg", b"x"), ("1.json", b'{"label": 1048576}')],
+            "w:",
+            r"0.tar, 1.json: holds 1048576, and labels are classes' numbers, below 1,048,576; if these are ids, number",
+        ),
         ([("1.jpg", b"x"), ("1.png", b"x"), ("1.cls", b"0")], "w:", r"sample 1 has two images or comes twice"),
         ([("1.txt", b"x")], "w:", r"its shards hold no .jpg, .jpeg, .png, .webp"),
         ([("1.jpg", b"x"), ("1.cls", b"0")], "w:gz", r"0.tar: is no whole uncompressed tar"),

@@ -29,13 +29,13 @@ def test_a_single_feature_is_complete() -> None:
     assert completeness(importance) == pytest.approx(2 / 3)
     assert disentanglement(importance) == pytest.approx(1 - np.log(2) / np.log(3))
     assert disentanglement(importance.T) == pytest.approx(1)
-    factors, asked = draw_factors(0, 0, 60), draw_factors(0, 60, 40)
+    factors, asked = np.split(draw_factors(0, 100), [60])
     scores = dci(factors[:, :1], factors, asked[:, :1], asked, seed=0)
     assert np.isfinite([scores.disentanglement, scores.completeness, scores.error]).all()
 
 
 def test_forests_find_the_factors_out() -> None:
-    factors, asked = draw_factors(0, 0, 300)[:, :3], draw_factors(0, 300, 200)[:, :3]
+    factors, asked = np.split(draw_factors(0, 500)[:, :3], [300])
     same = dci(factors[:, ::-1] * 5, factors, asked[:, ::-1] * 5, asked, seed=0)
     assert same.disentanglement > 0.98
     assert same.completeness > 0.98
@@ -77,5 +77,5 @@ def test_shapes_lie_inside_and_belong_to_their_numbers() -> None:
     images = render_shapes(extremes, 32)
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]])
     assert border.max() == 0
-    assert np.array_equal(draw_factors(3, 5, 2), draw_factors(3, 0, 7)[5:])
-    assert not np.array_equal(draw_factors(4, 0, 2), draw_factors(3, 0, 2))
+    assert np.array_equal(draw_factors(3, 2), draw_factors(3, 7)[:2])
+    assert not np.array_equal(draw_factors(4, 2), draw_factors(3, 2))

@@ -187,7 +187,7 @@ def test_an_error_is_told_rather_than_that_the_compiler_stopped(
 
 def test_a_compiler_that_hides_functions_is_no_error(compilations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.ctypes, "CDLL", lambda path: SimpleNamespace(draw_polar=SimpleNamespace()))
-    with pytest.warns(UserWarning, match="NumPy does what C would do.*join_pairs"):
+    with pytest.warns(UserWarning, match="NumPy and PyTorch do what C would do.*join_pairs"):
         assert native.library() is None
 
 
@@ -204,7 +204,7 @@ def test_a_missing_or_failing_compiler_is_no_error(tmp_path: Path, compiler: str
         (tmp_path / "bin" / compiler).symlink_to(path)
     found = compile_in(tmp_path, CC=compiler, PATH=str(tmp_path / "bin"))
     assert found.returncode == 3
-    assert "NumPy does what C would do" in found.stderr
+    assert "NumPy and PyTorch do what C would do" in found.stderr
     assert "Traceback" not in found.stderr
     assert not list(tmp_path.rglob("*.so"))
 

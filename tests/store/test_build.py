@@ -121,7 +121,7 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
     contents = contents_of(tree(tmp_path / "tree", 90))
     expected = files_of(make(contents, tmp_path / "once"))
     with construction_site(tmp_path, "folder") as partial:
-        build._fill(partial, contents, 1)
+        build._fill(partial, contents, plan(contents, partial), 1)
     assert find_store(tmp_path, "folder") is None, "shards without a manifest are no store"
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("train-*.tar")}
     content = bytearray((partial / "train-00001.tar").read_bytes())
@@ -142,7 +142,7 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
 def test_a_source_that_changed_is_stored_again(tmp_path: Path) -> None:
     root = tree(tmp_path / "tree", 60)
     with construction_site(tmp_path, "folder") as partial:
-        build._fill(partial, contents_of(root), 1)
+        build._fill(partial, contents_of(root), plan(contents_of(root), partial), 1)
     changed = root / "train" / "a" / "00021.jpg"
     changed.write_bytes(changed.read_bytes() + b"!")
     train, _, _ = load_store(make(contents_of(root), tmp_path))
@@ -162,10 +162,9 @@ def test_another_sources_half_made_store_is_not_finished(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_leave_only", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "_leave_only", interrupted)
         make(first, tmp_path)
-    monkeypatch.undo()
     with pytest.raises(ValueError, match="was begun from one, and two holds other images; finish it from there, or"):
         make(other, tmp_path)
     monkeypatch.setattr(build, "_fill", interrupted)  # everything is there already

@@ -331,6 +331,7 @@ RESEALED = {
     "files: List should have at least 1 item": lambda manifest: manifest.update(files=[]),
     "names no .metadata": lambda manifest: manifest["files"].pop(),
     "files.0.name: String should match": lambda manifest: manifest["files"][0].update(name="/dev/zero"),
+    "config: Field required": lambda manifest: manifest.pop("config"),
     "images: Input should be": lambda manifest: manifest.update(images=[1437]),
 }
 

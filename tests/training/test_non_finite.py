@@ -170,7 +170,7 @@ def test_a_diverging_run_is_kept_and_replayed(tmp_path: Path, capsys: pytest.Cap
     assert "in step 1 (from 0, after 12 images)" in said, "found at the log of step 4"
     assert "first the output of encoder." in said
     kept = json.loads((tmp_path / "run" / "failures" / f"images-{BATCH:012d}" / "failure.json").read_text())
-    assert kept["seed"] == 3
+    assert kept["config"]["run"]["seed"] == 3
     assert kept["findings"][0]["positions"] == list(range(BATCH, 2 * BATCH))
     capsys.readouterr()
     assert main(["replay", str(tmp_path / "run")]) == 0

@@ -43,7 +43,8 @@ def _load() -> ctypes.CDLL | None:
         _declare(found)
     # The last two are of a user without a home, and of a compiler that was told to hide functions.
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
-        warnings.warn(f"NumPy does what C would do several times faster on this CPU: {_reason(error)}", stacklevel=3)
+        told = f"NumPy and PyTorch do what C would do several times faster on this CPU: {_reason(error)}"
+        warnings.warn(told, stacklevel=3)
         return None
     return found
 
