@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 
 from soda_fast import failures
 from soda_fast.config import Config
@@ -19,6 +18,7 @@ from soda_fast.parallel import Processes
 from soda_fast.training.checkpoint import SaveError, save_tensors
 from soda_fast.training.diagnosis import Finding, examine, summarise
 from soda_fast.training.finite import NonFiniteError
+from soda_fast.training.step import TrainStep
 
 if TYPE_CHECKING:
     from soda_fast.training.trainer import Trainer
@@ -31,28 +31,28 @@ _NO_MEMORY = (
 )
 
 
-def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:
-    """Repeat the step at images_seen with the trainer's weights; the findings of all processes. A collective."""
-    config = trainer.config
+def examine_step(step: TrainStep, parts: list[Batch]) -> list[Finding]:
+    """Repeat a step on this process's parts of its batch; the findings of all processes. A collective.
+
+    step: with the weights from before, which stay.
+    """
+    config = step.config
 
     def timesteps(batch: Batch) -> torch.Tensor:
         shape, diffusion = tuple(batch.target.shape[1:]), config.diffusion
         where = batch.target_position
         return draw_noising(config.run.seed, where, shape, diffusion.trained_timesteps(), diffusion.drop_probability).t
 
-    trainer.model.train()
-    parts = trainer.global_batch(images_seen)
-    mine = examine(trainer.model, parts, trainer.losses, timesteps, trainer.processes.rank)
-    trainer.optimizer.zero_grad(set_to_none=True)
-    everyone: list[list[Finding]] = [[] for _ in range(trainer.processes.world_size)]
-    dist.all_gather_object(everyone, mine)
-    return [finding for findings in everyone for finding in findings]
+    step.model.train()
+    mine = examine(step.model, parts, step.losses, timesteps, step.processes.rank)
+    step.optimizer.zero_grad(set_to_none=True)
+    return [finding for findings in step.processes.gather(mine) for finding in findings]
 
 
 def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingError:
     """Keep what is needed to repeat the step, find out where it went wrong, and say so. A collective."""
     run, processes, images_seen = trainer.run, trainer.processes, error.images_seen
-    weights = {name: value for name, value in trainer.state.tensors().items() if name.startswith("model.")}
+    weights = {name: value for name, value in trainer.step.state.tensors().items() if name.startswith("model.")}
     problem = ""
     try:
         processes.on_main(lambda: _prepare(run.failures))
@@ -63,7 +63,7 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
     problem = problem or processes.on_main(lambda: _write(trainer, images_seen, []))
     try:
-        findings = examine_step(trainer, images_seen)
+        findings = examine_step(trainer.step, trainer.global_batch(images_seen))
         found = summarise(findings, processes.world_size)
         problem = problem or processes.on_main(lambda: _write(trainer, images_seen, findings))
     except (MemoryError, RuntimeError) as exhausted:
@@ -72,10 +72,10 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
         found = "where could not be found out, because memory did not suffice to look at single modules"
     newest = trainer.checkpoints.last_good()
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
-    step = images_seen // trainer.batch_images
+    number = images_seen // trainer.batch_images
     later = f"it cannot be repeated later ({problem})" if problem else f"`soda-fast replay {run.path}` repeats the step"
     return TrainingError(
-        f"the loss or its gradient became NaN or infinite in step {step} (from 0, after {images_seen:,} images), "
+        f"the loss or its gradient became NaN or infinite in step {number} (from 0, after {images_seen:,} images), "
         f"which did not change the weights: {found}. {later}; {last}. "
         "Lower train.encoder_lr and train.decoder_lr or lengthen the warm-up (with --accept-changes to go on from the "
         "checkpoint), or let train.max_skipped_steps leave out a few such steps"
