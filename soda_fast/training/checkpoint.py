@@ -45,9 +45,9 @@ class CheckpointStore:
 
     Args:
         root: the run's `checkpoints` folder.
+        description: what the manifests say besides: the configuration, versions, and which images were trained on.
         keep, keep_every_images: which stay; see `checkpoint_files.to_remove`.
         max_failures: how many saves may fail in a row before `save` raises.
-        description: what the manifests say besides: the configuration, versions, and which images were trained on.
         accept_changes: load a checkpoint of other images too.
     """
 
@@ -55,14 +55,14 @@ class CheckpointStore:
         self,
         root: Path,
         processes: Processes,
+        description: dict[str, Any],
         keep: int,
         keep_every_images: int = 0,
         max_failures: int = 1,
-        description: dict[str, Any] | None = None,
         accept_changes: bool = False,
     ) -> None:
         self.root, self.processes, self.keep, self.keep_every_images = root, processes, keep, keep_every_images
-        self.max_failures, self.description, self.accept_changes = max_failures, description or {}, accept_changes
+        self.max_failures, self.description, self.accept_changes = max_failures, description, accept_changes
         self.newest_images: int | None = None
         self._failures = 0
         self._notices: list[str] = []

@@ -55,9 +55,9 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     weights = {name: value for name, value in trainer.step.state.tensors().items() if name.startswith("model.")}
     problem = ""
     try:
-        processes.on_main(lambda: _prepare(run.failures))
+        processes.on_main(lambda: failures.prepare(run.failures))
         save_tensors(failures.new_path(run.failures) / "weights", weights)
-    except (SaveError, ValueError) as kept:
+    except (SaveError, OSError) as kept:
         problem = str(kept)
         processes.on_main(lambda: failures.discard(run.failures))
     # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
@@ -90,13 +90,6 @@ def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str
     except OSError as error:
         return str(error)
     return ""
-
-
-def _prepare(root: Path) -> None:
-    try:
-        failures.prepare(root)
-    except OSError as error:
-        raise ValueError(f"{root}: {error.strerror}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

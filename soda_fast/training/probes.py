@@ -25,7 +25,7 @@ class Probes:
     """
 
     def __init__(
-        self, config: Config, dataset: Dataset, processes: Processes, warn: Callable[[str], object] = print
+        self, config: Config, dataset: Dataset, processes: Processes, warn: Callable[[str], object]
     ) -> None:
         self.config, self.num_classes, self._warn = config, len(dataset.class_names), warn
         self.schedule: dict[str, int] = {}

@@ -160,9 +160,10 @@ class _Capture:
 
     def begin_step(self, step: int) -> None:
         if self._kineto is None:
-            self._prepare()
+            self._kineto = self._prepare()
         if step >= self._first:
-            self._start()
+            if not self._traced:
+                self._start(self._kineto)
             self._step = record_function(f"{STEP}{step}")
             self._step.__enter__()
 
@@ -186,7 +187,7 @@ class _Capture:
         write_atomically(self.folder / f"{self._name}.summary.json", _as_json(summary))
         return summary
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> _KinetoProfile:
         self.folder.mkdir(parents=True, exist_ok=True)
         activities = [ProfilerActivity.CPU]
         if self._device.type == "cuda":
@@ -194,16 +195,15 @@ class _Capture:
             # Recording slows the host: over the step that warms up, not over those that are timed.
             torch.cuda.memory._record_memory_history(context="alloc", stacks="python", max_entries=100_000)
             self._records_memory = True
-        self._kineto = _KinetoProfile(activities=activities)
-        self._kineto.prepare_trace()
+        kineto = _KinetoProfile(activities=activities)
+        kineto.prepare_trace()
+        return kineto
 
-    def _start(self) -> None:
-        if self._kineto is None or self._traced:
-            return
+    def _start(self, kineto: _KinetoProfile) -> None:
         if self._records_memory:
             self._dump_memory()
         self._synchronise()  # so that no earlier step's kernels run into the trace
-        self._kineto.start_trace()
+        kineto.start_trace()
         self._traced = True
 
     def _dump_memory(self) -> None:

@@ -69,10 +69,10 @@ class Trainer:
         self.checkpoints = CheckpointStore(
             run.checkpoints,
             processes,
+            {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_checkpoints,
             config.train.keep_every_images,
             config.train.max_failed_saves,
-            {"versions": versions(), "config": asdict(config), "images": images},
             accept_changes,
         )
         self.clock = Clock()
@@ -177,7 +177,7 @@ class Trainer:
         self.watchdog.progress("logging")
         loss_sum, grad_norm, skipped, fatal = self._read_from_device()
         self._learn(self.step.guard.learn(int(skipped), int(fatal)))
-        steps = max(self.images_seen - self.metrics.logged_images, self.batch_images) // self.batch_images
+        steps = (self.images_seen - self.metrics.logged_images) // self.batch_images
         counted, self.unlogged_skips = steps - self.unlogged_skips, 0
         self.step.loss_sum.zero_()
         pace = self.clock.lap(steps * self.batch_images)
