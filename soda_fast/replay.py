@@ -11,7 +11,7 @@ from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.assembly import fingerprint_of, global_batch
 from soda_fast.training.determinism import kernel_choice
-from soda_fast.training.diagnosis import Finding, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise
 from soda_fast.training.faults import examine_step, is_out_of_memory
 from soda_fast.training.step import TrainStep
 
@@ -88,7 +88,7 @@ def for_processes(config: Config, processes: Processes) -> Config:
     return config
 
 
-def _examine(failure: failures.Failure, config: Config, dataset: Dataset, processes: Processes) -> list[Finding]:
+def _examine(failure: failures.Failure, config: Config, dataset: Dataset, processes: Processes) -> list[StepFinding]:
     step = TrainStep(config, processes, warmup_images(config, len(dataset.train)))
     tensors = step.state.tensors()
     load_tensors(failure.weights, {name: t for name, t in tensors.items() if name.startswith("model.")})

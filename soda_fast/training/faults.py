@@ -16,7 +16,7 @@ from soda_fast.diffusion import draw_noising
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes
 from soda_fast.training.checkpoint import SaveError, save_tensors
-from soda_fast.training.diagnosis import Finding, examine, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise, watch_step
 from soda_fast.training.finite import NonFiniteError
 from soda_fast.training.step import TrainStep
 
@@ -31,7 +31,7 @@ _NO_MEMORY = (
 )
 
 
-def examine_step(step: TrainStep, parts: list[Batch]) -> list[Finding]:
+def examine_step(step: TrainStep, parts: list[Batch]) -> list[StepFinding]:
     """Repeat a step on this process's parts of its batch; the findings of all processes. A collective.
 
     step: with the weights from before, which stay.
@@ -44,7 +44,7 @@ def examine_step(step: TrainStep, parts: list[Batch]) -> list[Finding]:
         return draw_noising(config.run.seed, where, shape, diffusion.trained_timesteps(), diffusion.drop_probability).t
 
     step.model.train()
-    mine = examine(step.model, parts, step.losses, timesteps, step.processes.rank)
+    mine = watch_step(step.model, parts, step.losses, timesteps, step.processes.rank)
     step.optimizer.zero_grad(set_to_none=True)
     return [finding for findings in step.processes.gather(mine) for finding in findings]
 
@@ -82,7 +82,7 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
     )
 
 
-def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
+def _write(trainer: "Trainer", images_seen: int, findings: list[StepFinding]) -> str:
     """Keep what is known of the failure; returns what is wrong with that, for a message."""
     try:
         images = trainer.checkpoints.description.get("images")
@@ -101,7 +101,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_explained(config: Config, processes: Processes, folder: Path) -> Iterator[None]:
-    """Turn an error of memory into a `TrainingError` that says what to lower, and keep a snapshot in `folder`."""
+    """Turn an error of memory into a `TrainingError` that says what to lower, and keep a dump in `folder`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -129,14 +129,14 @@ def _memory_text(error: BaseException, config: Config, processes: Processes, fol
         ways.append(f"data.targets_per_source below {config.data.targets_per_source} (another training: start anew)")
     ways.append(f"train.global_batch_images below {config.train.global_batch_images} (another training: start anew)")
     try:
-        kept = f"what filled the memory is kept in {_write_snapshot(folder, processes, reason)}"
+        kept = f"what filled the memory is kept in {_write_memory_dump(folder, processes, reason)}"
     except OSError as problem:
-        kept = f"no snapshot could be kept ({problem.strerror})"
+        kept = f"no memory dump could be kept ({problem.strerror})"
     where = f"process {processes.rank} of {processes.world_size}"
     return f"out of memory on {where}: {reason}. Try, in this order: {'; '.join(ways)}; {kept}"
 
 
-def _write_snapshot(folder: Path, processes: Processes, reason: str) -> Path:
+def _write_memory_dump(folder: Path, processes: Processes, reason: str) -> Path:
     """On a GPU the allocator's segments for https://pytorch.org/memory_viz, and its summary; else a process's size."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"process-{processes.rank}.json"

@@ -19,7 +19,7 @@ from soda_fast.parallel import start_processes
 from soda_fast.replay import for_processes
 from soda_fast.training import faults
 from soda_fast.training.checkpoint_files import latest, read_manifest
-from soda_fast.training.diagnosis import Finding, examine, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise, watch_step
 from soda_fast.training.faults import examine_step
 from soda_fast.training.finite import NonFiniteError
 from soda_fast.training.trainer import Trainer
@@ -103,7 +103,7 @@ def test_skipped_steps_survive_a_resume(tmp_path: Path) -> None:
         again.checkpoints.close()
 
 
-def examine_with_a_bad_sample(path: Path) -> list[Finding]:
+def examine_with_a_bad_sample(path: Path) -> list[StepFinding]:
     with start_processes("cpu") as processes:
         trainer = make_trainer(path, processes, accumulate=2)
         trainer.step.model.train()
@@ -112,7 +112,7 @@ def examine_with_a_bad_sample(path: Path) -> list[Finding]:
             parts[1] = replace(parts[1], target=parts[1].target.clone())
             parts[1].target[2, 0, 0, 0] = NAN
         timesteps = lambda batch: batch.position  # noqa: E731
-        found = examine(trainer.step.model, parts, trainer.step.losses, timesteps, processes.rank)
+        found = watch_step(trainer.step.model, parts, trainer.step.losses, timesteps, processes.rank)
         trainer.checkpoints.close()
         return found
 
@@ -210,7 +210,7 @@ def test_want_of_memory_in_the_examination_hides_nothing(
     def too_large(*_: object) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
-    monkeypatch.setattr(faults, "examine", too_large)
+    monkeypatch.setattr(faults, "watch_step", too_large)
     said = diverge(tmp_path / "run")
     assert "became NaN or infinite in step 1" in said
     assert "memory did not suffice to look at single modules" in said
