@@ -121,7 +121,8 @@ class Trainer:
                     if self.save_timer.is_wanted(asked_at) or self._due(self.save_every_images):
                         self._save()
                     self._inspect(self.inspections.due(self._due), stop)
-                signal, asked_at = self.vote.ask(stop.received, self._ask_to_save())
+                signal, asked_at, word = self.vote.ask(stop.received, self._ask_to_save(), self.profiler.word())
+                self.profiler.hear(word)
                 # After the last step there is nothing left to stop.
                 if signal and self.images_seen < self.total_images:
                     self._stop(signal)
