@@ -5,13 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from soda_fast.config import (
-    Config,
-    horizon_warning,
-    run_length_images,
-    snapshot_interval_images,
-    warmup_images,
-)
+from soda_fast.config import Config, horizon_warning, run_length_images, snapshot_interval_images, warmup_images
 from soda_fast.data import Batch, Dataset
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
