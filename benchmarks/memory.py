@@ -6,46 +6,36 @@ prediction is: that compares fake tensors with real ones, and is no measurement 
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.images import find_images, with_statistics
 from benchmarks.machine import describe_machine
-from benchmarks.synthetic import synthetic_parts
-from soda_fast.config import Config, load_config
+from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
+from soda_fast.config import Config, load_config, warmup_images
 from soda_fast.memory import predict_memory
-from soda_fast.memory.simulation import measure_step
+from soda_fast.memory.simulation import measure_memory
 from soda_fast.parallel import start_processes
-from soda_fast.run_directory import RunDirectory
 from soda_fast.training.determinism import kernel_choice
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 GIB = 2**30
 STEPS_BEFORE = 3  # compilation, the optimizer's state, cuDNN's choice of algorithms
 
 
 def measured_bytes(config: Config, device: str) -> int:
-    """The peak of one step of a trainer that has made a few."""
-    dataset, _ = find_images(config, 1000)
-    config = with_statistics(config, dataset)
-    with (
-        kernel_choice(config.train.deterministic),
-        start_processes(device) as processes,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
+    """The peak of one step after a few."""
+    with kernel_choice(config.train.deterministic), start_processes(device) as processes:
+        step = TrainStep(config, processes, warmup_images(config, EPOCH_IMAGES))
         parts = synthetic_parts(config, processes.device)
         for _ in range(STEPS_BEFORE):
-            trainer.step(parts)
-            trainer.images_seen += trainer.batch_images
+            step(parts)
         if device == "cpu":
-            return measure_step(trainer, parts).peak
+            return measure_memory(step, parts).peak
         torch.cuda.reset_peak_memory_stats()
-        trainer.step(parts)
+        step(parts)
         return torch.cuda.max_memory_allocated()
 
 

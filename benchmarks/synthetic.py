@@ -5,6 +5,9 @@ import torch
 from soda_fast.config import Config
 from soda_fast.data import Batch
 
+EPOCH_IMAGES = 1000
+"""Where no data set is read: what a warm-up in epochs is counted in."""
+
 
 def synthetic_parts(config: Config, device: torch.device, world_size: int = 1) -> list[Batch]:
     """One process's share of a global batch, in accumulation parts."""

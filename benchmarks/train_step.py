@@ -14,7 +14,6 @@ import argparse
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,16 +30,15 @@ from benchmarks.ladder.run import Plan, climb
 from benchmarks.ladder.rungs import RUNGS, rung_named
 from benchmarks.ladder.table import HEADER, LEGEND, format_head, format_row, format_targets
 from benchmarks.machine import describe_machine
-from benchmarks.synthetic import synthetic_parts
-from soda_fast.config import Config, ConfigError, load_config
+from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
+from soda_fast.config import Config, ConfigError, load_config, warmup_images
 from soda_fast.data import Dataset
 from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
-from soda_fast.run_directory import RunDirectory
 from soda_fast.training.assembly import open_loader
 from soda_fast.training.determinism import kernel_choice
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -70,35 +68,35 @@ def measure(run_step: Callable[[], None], synchronise: Callable[[], None], steps
 
 
 def benchmark(
-    config: Config, dataset: Dataset, processes: Processes, steps: int, warmup_steps: int, real_loader: bool = False
+    config: Config, dataset: Dataset | None, processes: Processes, steps: int, warmup_steps: int
 ) -> dict[str, Any]:
-    """All figures of one configuration, as JSON would hold them."""
+    """All figures of one configuration, as JSON would hold them.
+
+    dataset: whose batches the loader brings; None: noise that lies on the device.
+    """
     device, accumulate = processes.device, config.train.accumulate
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
-        loader = (
-            open_loader(config, dataset, processes, 0) if real_loader else OnDevice(synthetic_parts(config, device))
-        )
+    epoch_images = EPOCH_IMAGES if dataset is None else len(dataset.train)
+    step = TrainStep(config, processes, warmup_images(config, epoch_images))
+    loader = (
+        OnDevice(synthetic_parts(config, device)) if dataset is None else open_loader(config, dataset, processes, 0)
+    )
 
-        def run_step() -> None:
-            trainer.step([next(loader) for _ in range(accumulate)])
-            trainer.images_seen += trainer.batch_images
+    def run_step() -> None:
+        step([next(loader) for _ in range(accumulate)])
 
-        try:
-            timing = measure(
-                run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps
-            )
-            trainer.guard.check()
-        finally:
-            loader.close()
+    try:
+        timing = measure(run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps)
+        step.guard.check()
+    finally:
+        loader.close()
     batch = config.train.global_batch_images
     flops = count_flops(config).forward_backward * batch
-    sheet = sheet_of(device) if trainer.bf16 else None
+    sheet = sheet_of(device) if step.bf16 else None
     return {
         "kind": "train_step",
         "version": 1,
         "machine": describe_machine(device),
-        "loader": "real" if real_loader else "synthetic",
+        "loader": "synthetic" if dataset is None else "real",
         "images_per_second": batch / timing.median_s,
         "batch_images": batch,
         "timing": asdict(timing),
@@ -164,14 +162,13 @@ def _parser() -> argparse.ArgumentParser:
 def run_single(options: argparse.Namespace, device: str) -> None:
     """Time one configuration."""
     config = load_config(options.config, options.overrides)
-    real = options.loader == "real"
-    # On noise any data set will do, and no image of it is used: the trainer wants to have one.
-    dataset, images = find_images(config, options.synthetic_images or (0 if real else 1000))
+    dataset, images = None, None
+    if options.loader == "real":
+        dataset, images = find_images(config, options.synthetic_images)
+        config = with_statistics(config, dataset)
     with kernel_choice(config.train.deterministic), start_processes(device) as processes:
-        result = benchmark(
-            with_statistics(config, dataset), dataset, processes, options.steps, options.warmup, real_loader=real
-        )
-    if real:
+        result = benchmark(config, dataset, processes, options.steps, options.warmup)
+    if images:
         result["images"] = images
     print(format_result(result))
     if options.json:

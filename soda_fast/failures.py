@@ -27,7 +27,7 @@ class Failure:
     """A step that was not finite.
 
     images: count and sha256 of the training images, as in a checkpoint's manifest.
-    findings: `training.diagnosis.Finding`s as dicts.
+    findings: `training.diagnosis.StepFinding`s as dicts.
     """
 
     config: Config

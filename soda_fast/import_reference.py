@@ -162,7 +162,7 @@ def _write(config: Config, state: dict[str, Tensor], run: RunDirectory) -> None:
         optimizer = build_optimizer(models[0], config.train)
         # What an interrupted import has left is no run.
         remove_folder(checkpoint_path(run.checkpoints, 0))
-        store = CheckpointStore(run.checkpoints, processes, keep=1, description={"config": asdict(config)})
+        store = CheckpointStore(run.checkpoints, processes, {"config": asdict(config)}, keep=1)
         store.save_and_wait(Progress(images_seen=0, steps=0), TrainState(models[0], models[1], optimizer))
         store.close()
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 from soda_fast import failures
 from soda_fast.checkpoint_reader import load_tensors
-from soda_fast.config import Config
+from soda_fast.config import Config, warmup_images
 from soda_fast.data import Dataset, load_dataset
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
-from soda_fast.training.assembly import fingerprint_of
+from soda_fast.training.assembly import fingerprint_of, global_batch
 from soda_fast.training.determinism import kernel_choice
-from soda_fast.training.diagnosis import Finding, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise
 from soda_fast.training.faults import examine_step, is_out_of_memory
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 
 def replay(run: RunDirectory) -> None:
@@ -37,7 +37,7 @@ def _replay(run: RunDirectory, failure: failures.Failure) -> None:
     with start_processes() as processes:
         config = for_processes(failure.config, processes)
         try:
-            findings = _examine(failure, Trainer(config, dataset, processes, run))
+            findings = _examine(failure, config, dataset, processes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -88,10 +88,8 @@ def for_processes(config: Config, processes: Processes) -> Config:
     return config
 
 
-def _examine(failure: failures.Failure, trainer: Trainer) -> list[Finding]:
-    try:
-        tensors = trainer.state.tensors()
-        load_tensors(failure.weights, {name: t for name, t in tensors.items() if name.startswith("model.")})
-        return examine_step(trainer, failure.images_seen)
-    finally:
-        trainer.checkpoints.close()
+def _examine(failure: failures.Failure, config: Config, dataset: Dataset, processes: Processes) -> list[StepFinding]:
+    step = TrainStep(config, processes, warmup_images(config, len(dataset.train)))
+    tensors = step.state.tensors()
+    load_tensors(failure.weights, {name: t for name, t in tensors.items() if name.startswith("model.")})
+    return examine_step(step, global_batch(config, dataset, processes, failure.images_seen))

@@ -2,11 +2,9 @@
 
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +18,6 @@ from benchmarks.synthetic import synthetic_parts
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset
 from soda_fast.parallel import Processes
-from soda_fast.run_directory import RunDirectory
 from soda_fast.training.assembly import open_loader
 
 WINDOWS = 8
@@ -103,15 +100,14 @@ def measure_rung(
         config = replace(config, train=replace(config.train, accumulate=1))
         notes.append("the batch in one part: the reference does not accumulate")
     timeline = Timeline(device)
-    with tempfile.TemporaryDirectory() as folder:
-        step = make_step(config, dataset, recipe, processes, RunDirectory(Path(folder)), timeline)
-        loader, queued = make_loader(config, dataset, recipe, processes, real_loader)
-        try:
-            warmup = limits.warmup_steps + queued
-            steps = time_steps(step, loader, config.train.accumulate, timeline, limits, warmup)
-            host_s = host_seconds(step, loader, config.train.accumulate, timeline)
-        finally:
-            loader.close()
+    step = make_step(config, dataset, recipe, processes, timeline)
+    loader, queued = make_loader(config, dataset, recipe, processes, real_loader)
+    try:
+        warmup = limits.warmup_steps + queued
+        steps = time_steps(step, loader, config.train.accumulate, timeline, limits, warmup)
+        host_s = host_seconds(step, loader, config.train.accumulate, timeline)
+    finally:
+        loader.close()
     batch = config.train.global_batch_images
     return {
         "notes": notes,
@@ -128,12 +124,10 @@ def measure_rung(
     }
 
 
-def make_step(
-    config: Config, dataset: Dataset, recipe: Recipe, processes: Processes, run: RunDirectory, timeline: Timeline
-) -> Step:
+def make_step(config: Config, dataset: Dataset, recipe: Recipe, processes: Processes, timeline: Timeline) -> Step:
     """The step of a recipe."""
     if recipe.own_networks:
-        return TrainerStep(config, dataset, recipe, processes, run, timeline)
+        return TrainerStep(config, dataset, recipe, processes, timeline)
     return ReferenceStep(config, dataset, recipe, processes, timeline)
 
 

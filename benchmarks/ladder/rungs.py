@@ -15,7 +15,7 @@ class Recipe:
     channels_last: memory layout of weights and activations.
     sharded: spread by `soda_fast.parallel` (FSDP2, BatchNorm over all processes) instead of DDP.
     compiled: torch.compile of each block.
-    own_networks: the trainer's networks and step (`Trainer.step`) instead of the reference's operations.
+    own_networks: the trainer's networks and step (`TrainStep`) instead of the reference's operations.
     reads: what the host reads from the device in a step: "loss" (and all else that the reference waits for), "finite"
         (only whether the gradient is finite), "nothing".
     lists: fused AdamW and a moving average over lists of tensors, instead of PyTorch's default AdamW and a loop.

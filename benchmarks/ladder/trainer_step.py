@@ -1,4 +1,4 @@
-"""`Trainer.step` itself, timed by phases; on the last but two rungs with a slower optimizer and average in it."""
+"""The trainer's own step, timed by phases; on the last but two rungs with a slower optimizer and average in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,11 @@ from torch import Tensor
 from benchmarks.ladder.average import LoopAverage
 from benchmarks.ladder.rungs import Recipe
 from benchmarks.ladder.timeline import Timeline
-from soda_fast.config import Config
+from soda_fast.config import Config, warmup_images
 from soda_fast.data import Batch, Dataset
 from soda_fast.parallel import Processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.training import trainer as trainer_module
-from soda_fast.training.trainer import Trainer
+from soda_fast.training import step as step_module
+from soda_fast.training.step import TrainStep
 
 
 class UnfusedAdamW:
@@ -47,36 +46,28 @@ class UnfusedAdamW:
 
 
 class TrainerStep:
-    """A trainer whose every step ends with the phases' marks on `timeline`."""
+    """A `TrainStep` whose phases leave their marks on `timeline`."""
 
     def __init__(
-        self,
-        config: Config,
-        dataset: Dataset,
-        recipe: Recipe,
-        processes: Processes,
-        run: RunDirectory,
-        timeline: Timeline,
+        self, config: Config, dataset: Dataset, recipe: Recipe, processes: Processes, timeline: Timeline
     ) -> None:
-        self.trainer, self.timeline = Trainer(config, dataset, processes, run), timeline
+        self.own = TrainStep(config, processes, warmup_images(config, len(dataset.train)))
+        self.timeline = timeline
         if not recipe.lists:
-            beta = config.train.ema_beta
-            self.trainer.ema = LoopAverage(self.trainer.model, self.trainer.ema.model, beta, False)  # type: ignore[assignment]
-            optimizer = UnfusedAdamW(self.trainer.optimizer, recipe.reads == "finite")
-            self.trainer.optimizer = optimizer  # type: ignore[assignment]
+            self.own.ema = LoopAverage(self.own.model, self.own.ema.model, config.train.ema_beta, False)  # type: ignore[assignment]
+            self.own.optimizer = UnfusedAdamW(self.own.optimizer, recipe.reads == "finite")  # type: ignore[assignment]
 
     def step(self, parts: list[Batch]) -> None:
-        """`Trainer.step`, and what the loop does after it."""
-        with _marked(self.trainer, self.timeline):
-            self.trainer.step(parts)
+        """One step of training."""
+        with _marked(self.own, self.timeline):
+            self.own(parts)
         self.timeline.end("ema")
-        self.trainer.images_seen += self.trainer.batch_images
 
 
 @contextmanager
-def _marked(trainer: Trainer, timeline: Timeline) -> Iterator[None]:
-    """Let the step itself say where its phases end, without a line of the trainer being another."""
-    losses, clip_and_step = trainer.losses, trainer_module.clip_and_step
+def _marked(step: TrainStep, timeline: Timeline) -> Iterator[None]:
+    """Let the step itself say where its phases end, without a line of it being another."""
+    losses, clip_and_step = step.losses, step_module.clip_and_step
     parts = 0
 
     def marked_losses(batch: Batch) -> Tensor:
@@ -94,10 +85,10 @@ def _marked(trainer: Trainer, timeline: Timeline) -> Iterator[None]:
         timeline.end("optimizer")
         return found
 
-    trainer.losses = marked_losses  # type: ignore[method-assign]
-    trainer_module.clip_and_step = marked_clip_and_step  # type: ignore[assignment]
+    step.losses = marked_losses  # type: ignore[method-assign]
+    step_module.clip_and_step = marked_clip_and_step  # type: ignore[assignment]
     try:
         yield
     finally:
-        del trainer.losses  # the method is seen again
-        trainer_module.clip_and_step = clip_and_step
+        del step.losses  # the method is seen again
+        step_module.clip_and_step = clip_and_step

@@ -3,7 +3,6 @@
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,13 +13,11 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.images import synthetic_images, with_statistics
-from benchmarks.synthetic import synthetic_parts
+from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
 from soda_fast.__main__ import leave
-from soda_fast.config import load_config
+from soda_fast.config import load_config, warmup_images
 from soda_fast.parallel import Processes, start_processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 _SMALL_BYTES, _LARGE_BYTES = 1 << 10, 1 << 24
 
@@ -42,18 +39,10 @@ def answer(request: Request, processes: Processes) -> dict[str, Any]:
     config = load_config(request.config, request.overrides)
     batch = request.process_images * processes.world_size
     config = replace(config, train=replace(config.train, global_batch_images=batch))
-    dataset, _ = synthetic_images(config, 1000)
-    config = with_statistics(config, dataset)
     wait = torch.cuda.synchronize if processes.device.type == "cuda" else _nothing
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
-        parts = synthetic_parts(config, processes.device, processes.world_size)
-
-        def step() -> None:
-            trainer.step(parts)
-            trainer.images_seen += trainer.batch_images
-
-        seconds = _timed(step, wait, request.steps, request.warmup_steps)
+    step = TrainStep(config, processes, warmup_images(config, EPOCH_IMAGES))
+    parts = synthetic_parts(config, processes.device, processes.world_size)
+    seconds = _timed(lambda: step(parts), wait, request.steps, request.warmup_steps)
     lower, median, upper = statistics.quantiles(seconds, n=4)
     slowest = [max(values) for values in zip(*processes.gather([lower, median, upper]), strict=True)]
     return {

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from soda_fast.config import Config
-from soda_fast.memory.simulation import simulated_trainer
+from soda_fast.memory.simulation import simulated_step
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
 Group = Literal["one", "machine", "across", "all"]
@@ -91,9 +91,9 @@ def step_traffic(config: Config) -> list[Collective]:
     """
     train = replace(config.train, global_batch_images=_SIMULATED * config.train.accumulate)
     perf = replace(config.perf, compile=False)  # compiled blocks send the same
-    with simulated_trainer(replace(config, train=train, perf=perf), _SIMULATED, MACHINE_PROCESSES) as (trainer, parts):
+    with simulated_step(replace(config, train=train, perf=perf), _SIMULATED, MACHINE_PROCESSES) as (step, parts):
         with counted(MACHINE_PROCESSES) as collectives:
-            trainer.step(parts)
+            step(parts)
         return collectives
 
 

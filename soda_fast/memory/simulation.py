@@ -1,13 +1,9 @@
-"""A training step on tensors without memory, as one process of many: the trainer's own, from the loader to the EMA."""
+"""A training step on tensors without memory, as one process of many: the trainer's own, from the noise to the EMA."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -15,12 +11,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from soda_fast.config import Config
-from soda_fast.data import Batch, Dataset
-from soda_fast.data.image_set import ArrayImages
+from soda_fast.data import Batch
 from soda_fast.memory.ledger import MemoryLedger, Usage
 from soda_fast.parallel import Processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 # torch.compile up to the code: what is saved for the backward pass is decided, the operations run one by one.
 _PARTITIONED = "aot_eager_decomp_partition"
@@ -34,10 +28,6 @@ class _SimulatedProcesses(Processes):
         with unset_fake_temporarily():
             return super().mesh(strategy, shard_processes)
 
-    def host_group(self) -> dist.ProcessGroup:
-        """As `Processes.host_group`; nobody is there to talk to."""
-        return cast(dist.ProcessGroup, dist.new_group(backend="fake"))
-
 
 def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
     """Memory of the first process, whose shards are the largest, in its second step.
@@ -45,13 +35,13 @@ def simulate(config: Config, processes: int, machine_processes: int) -> Usage:
     Raises:
         ConfigError: `processes` do not fit the configuration.
     """
-    with simulated_trainer(config, processes, machine_processes) as (trainer, parts):
-        return measure_step(trainer, parts)
+    with simulated_step(config, processes, machine_processes) as (step, parts):
+        return measure_memory(step, parts)
 
 
 @contextmanager
-def simulated_trainer(config: Config, processes: int, machine_processes: int) -> Iterator[tuple[Trainer, list[Batch]]]:
-    """A trainer that has made one step, as the first of `processes`, and the batch of its next one.
+def simulated_step(config: Config, processes: int, machine_processes: int) -> Iterator[tuple[TrainStep, list[Batch]]]:
+    """A step that has been made once, as the first of `processes`, and the batch of its next time.
 
     It works on fake CPU tensors, with the precision, layout and compilation that `config.perf` names ("auto" is a CPU's
     choice), and its collectives do nothing. The fused normalisation is there as on a GPU, through its shapes.
@@ -59,27 +49,24 @@ def simulated_trainer(config: Config, processes: int, machine_processes: int) ->
     Raises:
         ConfigError: `processes` do not fit the configuration.
     """
-    config = replace(config, evaluation=replace(config.evaluation, during="none"))
     with (
-        tempfile.TemporaryDirectory() as folder,
         _fake_processes(processes, machine_processes) as simulated,
         _code_left_out(),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
-        trainer = Trainer(config, _no_images(), simulated, RunDirectory(Path(folder)))
+        step = TrainStep(config, simulated, warmup_images=0)
         parts = _batches(config, processes)
-        # The first step makes the optimizer's state, and compiles.
-        trainer.step(parts)
-        trainer.images_seen += trainer.batch_images
-        yield trainer, parts
+        # The first time makes the optimizer's state, and compiles.
+        step(parts)
+        yield step, parts
 
 
-def measure_step(trainer: Trainer, parts: list[Batch]) -> Usage:
-    """Memory of one step of a trainer that has made one, on real tensors or fake ones."""
+def measure_memory(step: TrainStep, parts: list[Batch]) -> Usage:
+    """Memory of one more step, on real tensors or fake ones; there has been one, which made the optimizer's state."""
     ledger = MemoryLedger()
-    model, average, optimizer = trainer.model, trainer.ema.model, trainer.optimizer
+    model, average, optimizer = step.model, step.ema.model, step.optimizer
     ledger.name("weights", [*model.parameters(), *model.buffers()])
-    ledger.name("average", [*average.parameters(), *average.buffers(), *trainer.power_averages.tensors().values()])
+    ledger.name("average", [*average.parameters(), *average.buffers(), *step.power_averages.tensors().values()])
     ledger.name("optimizer", [tensor for state in optimizer.state.values() for tensor in state.values()])
     ledger.name("images", [tensor for part in parts for tensor in (part.source, part.target)])
 
@@ -89,7 +76,7 @@ def measure_step(trainer: Trainer, parts: list[Batch]) -> Usage:
     hook = optimizer.register_step_pre_hook(name_gradients)
     try:
         with ledger:
-            trainer.step(parts)
+            step(parts)
     finally:
         hook.remove()
     return ledger.usage()
@@ -136,9 +123,3 @@ def _batches(config: Config, processes: int) -> list[Batch]:
         Batch(images(n, data.source_size), images(targets, data.target_size), positions, positions, positions, *cameras)
         for _ in range(parts)
     ]
-
-
-def _no_images() -> Dataset:
-    """The trainer wants a data set for its length."""
-    image = ArrayImages(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), "image")
-    return Dataset("simulated", image, None, ("",), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

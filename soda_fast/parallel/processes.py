@@ -92,8 +92,7 @@ class Processes:
         Raises:
             ValueError: it differs; names the processes that differ from the first.
         """
-        everyone: list[object] = [None] * self.world_size
-        dist.all_gather_object(everyone, value)
+        everyone = self.gather(value)
         others = [str(rank) for rank, other in enumerate(everyone) if other != everyone[0]]
         if others:
             raise ValueError(f"{name} of processes {', '.join(others)} differ from those of process 0; {remedy}")

@@ -2,6 +2,6 @@
 
 from soda_fast.profiling.report import as_text
 from soda_fast.profiling.summary import Summary, summarise
-from soda_fast.profiling.trace import Span, parse_events, read_trace
+from soda_fast.profiling.trace import parse_events, read_trace
 
-__all__ = ["Span", "Summary", "as_text", "parse_events", "read_trace", "summarise"]
+__all__ = ["Summary", "as_text", "parse_events", "read_trace", "summarise"]

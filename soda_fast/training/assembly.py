@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from soda_fast.build import build_empty_model, choose_kernels, require_cameras
 from soda_fast.config import Config, resolve_perf
-from soda_fast.data import Dataset, TrainLoader
+from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.data.fingerprint import listing_fingerprint
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, parallelize
@@ -62,6 +62,15 @@ def open_loader(
         cameras=told_cameras(config, dataset),
         many_calls=many_calls,
     )
+
+
+def global_batch(config: Config, dataset: Dataset, processes: Processes, images_seen: int) -> list[Batch]:
+    """This process's share of the global batch that follows `images_seen`, in its accumulation parts."""
+    loader = open_loader(config, dataset, processes, images_seen, many_calls=False)
+    try:
+        return [next(loader) for _ in range(config.train.accumulate)]
+    finally:
+        loader.close()
 
 
 def told_cameras(config: Config, dataset: Dataset) -> NDArray[np.float64] | None:

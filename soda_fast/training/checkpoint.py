@@ -45,9 +45,9 @@ class CheckpointStore:
 
     Args:
         root: the run's `checkpoints` folder.
+        description: what the manifests say besides: the configuration, versions, and which images were trained on.
         keep, keep_every_images: which stay; see `checkpoint_files.to_remove`.
         max_failures: how many saves may fail in a row before `save` raises.
-        description: what the manifests say besides: the configuration, versions, and which images were trained on.
         accept_changes: load a checkpoint of other images too.
     """
 
@@ -55,6 +55,7 @@ class CheckpointStore:
         self,
         root: Path,
         processes: Processes,
+        description: dict[str, Any],
         keep: int,
         description: dict[str, Any],
         keep_every_images: int = 0,

@@ -188,7 +188,7 @@ def set_newer_aside(root: Path, path: Path | None) -> None:
             set_aside(other)
 
 
-def prune(root: Path, keep: int, keep_every_images: int = 0) -> None:
+def prune(root: Path, keep: int, keep_every_images: int) -> None:
     """Remove the checkpoints that `to_remove` names, and what interrupted saves left."""
     paths = {int(path.name.removeprefix("images-")): path for path in checkpoints(root)}
     for images in to_remove(list(paths), keep, keep_every_images):

@@ -17,7 +17,7 @@ _LOSS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Finding:
+class StepFinding:
     """What one process saw in one accumulation part of the step.
 
     part: the accumulation part, from 0.
@@ -37,13 +37,13 @@ class Finding:
     losses: list[float]
 
 
-def examine(
+def watch_step(
     model: nn.Module,
     parts: Sequence[Batch],
     losses: Callable[[Batch], Tensor],
     timesteps: Callable[[Batch], Tensor],
     rank: int,
-) -> list[Finding]:
+) -> list[StepFinding]:
     """Repeat a step's forward and backward passes on this process's share. A collective; the gradients stay.
 
     Blocks run as plain PyTorch, compiled or not: compiled code cannot be watched.
@@ -67,7 +67,7 @@ def examine(
         order, place = min(before + seen, default=(0, None))
         samples = [v.repeat_interleave(batch.targets_per_source) for v in (batch.position, batch.index)]
         values = [v.tolist() for v in (*samples, timesteps(batch), loss.detach())]
-        findings.append(Finding(rank, part, place, order, *values))
+        findings.append(StepFinding(rank, part, place, order, *values))
     return findings
 
 
@@ -122,7 +122,7 @@ def _share(tensor: Tensor) -> str:
     return f"{_count_bad(tensor):,} of {tensor.numel():,} values"
 
 
-def summarise(findings: Sequence[Finding], world_size: int) -> str:
+def summarise(findings: Sequence[StepFinding], world_size: int) -> str:
     """A sentence: which process, which module, which samples."""
     bad = sorted((f for f in findings if f.place), key=lambda f: (f.part, f.order, f.rank))
     if not bad:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 
 from soda_fast import failures
 from soda_fast.config import Config
@@ -17,8 +16,9 @@ from soda_fast.diffusion import draw_noising
 from soda_fast.errors import TrainingError
 from soda_fast.parallel import Processes
 from soda_fast.training.checkpoint import SaveError, save_tensors
-from soda_fast.training.diagnosis import Finding, examine, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise, watch_step
 from soda_fast.training.finite import NonFiniteError
+from soda_fast.training.step import TrainStep
 
 if TYPE_CHECKING:
     from soda_fast.training.trainer import Trainer
@@ -31,39 +31,39 @@ _NO_MEMORY = (
 )
 
 
-def examine_step(trainer: "Trainer", images_seen: int) -> list[Finding]:
-    """Repeat the step at images_seen with the trainer's weights; the findings of all processes. A collective."""
-    config = trainer.config
+def examine_step(step: TrainStep, parts: list[Batch]) -> list[StepFinding]:
+    """Repeat a step on this process's parts of its batch; the findings of all processes. A collective.
+
+    step: with the weights from before, which stay.
+    """
+    config = step.config
 
     def timesteps(batch: Batch) -> torch.Tensor:
         shape, diffusion = tuple(batch.target.shape[1:]), config.diffusion
         where = batch.target_position
         return draw_noising(config.run.seed, where, shape, diffusion.trained_timesteps(), diffusion.drop_probability).t
 
-    trainer.model.train()
-    parts = trainer.global_batch(images_seen)
-    mine = examine(trainer.model, parts, trainer.losses, timesteps, trainer.processes.rank)
-    trainer.optimizer.zero_grad(set_to_none=True)
-    everyone: list[list[Finding]] = [[] for _ in range(trainer.processes.world_size)]
-    dist.all_gather_object(everyone, mine)
-    return [finding for findings in everyone for finding in findings]
+    step.model.train()
+    mine = watch_step(step.model, parts, step.losses, timesteps, step.processes.rank)
+    step.optimizer.zero_grad(set_to_none=True)
+    return [finding for findings in step.processes.gather(mine) for finding in findings]
 
 
 def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingError:
     """Keep what is needed to repeat the step, find out where it went wrong, and say so. A collective."""
     run, processes, images_seen = trainer.run, trainer.processes, error.images_seen
-    weights = {name: value for name, value in trainer.state.tensors().items() if name.startswith("model.")}
+    weights = {name: value for name, value in trainer.step.state.tensors().items() if name.startswith("model.")}
     problem = ""
     try:
-        processes.on_main(lambda: _prepare(run.failures))
+        processes.on_main(lambda: failures.prepare(run.failures))
         save_tensors(failures.new_path(run.failures) / "weights", weights)
-    except (SaveError, ValueError) as kept:
+    except (SaveError, OSError) as kept:
         problem = str(kept)
         processes.on_main(lambda: failures.discard(run.failures))
     # Before the step is examined, which may end in want of memory: modules are watched without torch.compile.
     problem = problem or processes.on_main(lambda: _write(trainer, images_seen, []))
     try:
-        findings = examine_step(trainer, images_seen)
+        findings = examine_step(trainer.step, trainer.global_batch(images_seen))
         found = summarise(findings, processes.world_size)
         problem = problem or processes.on_main(lambda: _write(trainer, images_seen, findings))
     except (MemoryError, RuntimeError) as exhausted:
@@ -72,17 +72,17 @@ def record_non_finite(trainer: "Trainer", error: NonFiniteError) -> TrainingErro
         found = "where could not be found out, because memory did not suffice to look at single modules"
     newest = trainer.checkpoints.last_good()
     last = f"the last good checkpoint is of {newest:,} images" if newest is not None else "there is no checkpoint yet"
-    step = images_seen // trainer.batch_images
+    number = images_seen // trainer.batch_images
     later = f"it cannot be repeated later ({problem})" if problem else f"`soda-fast replay {run.path}` repeats the step"
     return TrainingError(
-        f"the loss or its gradient became NaN or infinite in step {step} (from 0, after {images_seen:,} images), "
+        f"the loss or its gradient became NaN or infinite in step {number} (from 0, after {images_seen:,} images), "
         f"which did not change the weights: {found}. {later}; {last}. "
         "Lower train.encoder_lr and train.decoder_lr or lengthen the warm-up (with --accept-changes to go on from the "
         "checkpoint), or let train.max_skipped_steps leave out a few such steps"
     )
 
 
-def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str:
+def _write(trainer: "Trainer", images_seen: int, findings: list[StepFinding]) -> str:
     """Keep what is known of the failure; returns what is wrong with that, for a message."""
     try:
         images = trainer.checkpoints.description["images"]
@@ -90,13 +90,6 @@ def _write(trainer: "Trainer", images_seen: int, findings: list[Finding]) -> str
     except OSError as error:
         return str(error)
     return ""
-
-
-def _prepare(root: Path) -> None:
-    try:
-        failures.prepare(root)
-    except OSError as error:
-        raise ValueError(f"{root}: {error.strerror}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -108,7 +101,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_explained(config: Config, processes: Processes, folder: Path) -> Iterator[None]:
-    """Turn an error of memory into a `TrainingError` that says what to lower, and keep a snapshot in `folder`."""
+    """Turn an error of memory into a `TrainingError` that says what to lower, and keep a dump in `folder`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -136,14 +129,14 @@ def _memory_text(error: BaseException, config: Config, processes: Processes, fol
         ways.append(f"data.targets_per_source below {config.data.targets_per_source} (another training: start anew)")
     ways.append(f"train.global_batch_images below {config.train.global_batch_images} (another training: start anew)")
     try:
-        kept = f"what filled the memory is kept in {_write_snapshot(folder, processes, reason)}"
+        kept = f"what filled the memory is kept in {_write_memory_dump(folder, processes, reason)}"
     except OSError as problem:
-        kept = f"no snapshot could be kept ({problem.strerror})"
+        kept = f"no memory dump could be kept ({problem.strerror})"
     where = f"process {processes.rank} of {processes.world_size}"
     return f"out of memory on {where}: {reason}. Try, in this order: {'; '.join(ways)}; {kept}"
 
 
-def _write_snapshot(folder: Path, processes: Processes, reason: str) -> Path:
+def _write_memory_dump(folder: Path, processes: Processes, reason: str) -> Path:
     """On a GPU the allocator's segments for https://pytorch.org/memory_viz, and its summary; else a process's size."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"process-{processes.rank}.json"

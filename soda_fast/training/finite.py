@@ -30,7 +30,7 @@ class FiniteGuard:
         skipped: those skipped already.
     """
 
-    def __init__(self, device: torch.device, allowed: int = 0, skipped: int = 0) -> None:
+    def __init__(self, device: torch.device, allowed: int, skipped: int = 0) -> None:
         self.allowed, self.skipped = allowed, skipped
         self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
         self._fatal = torch.full((), -1, dtype=torch.int64, device=device)
@@ -63,7 +63,7 @@ class FiniteGuard:
         return self._skipped, self._fatal
 
     def learn(self, skipped: int, fatal: int) -> int:
-        """`check` for whom has read `tensors` already."""
+        """`check` of `tensors` that have been read already."""
         if fatal >= 0:
             raise NonFiniteError(fatal)
         news, self.skipped = skipped - self.skipped, skipped

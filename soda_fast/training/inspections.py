@@ -6,6 +6,7 @@ from pathlib import Path
 
 from soda_fast.config import Config
 from soda_fast.data import Dataset
+from soda_fast.evaluation import save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
 from soda_fast.run_directory import RunDirectory
@@ -70,7 +71,7 @@ class Inspections:
 
             def write() -> None:
                 with self._metrics.tolerating("the picture"):
-                    self.samples.save(self._picture_path(images_seen), picture)
+                    save_png(self._picture_path(images_seen), picture)
                     self._metrics.image(images_seen, "samples", picture)
 
             self._processes.on_main(write)

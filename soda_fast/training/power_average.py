@@ -16,10 +16,10 @@ class PowerAverages:
 
     Args:
         online: the trained model, on its device, sharded or not.
-        lengths: sigma_rel of each average, distinct. None: no memory, no time.
+        lengths: sigma_rel of each average, distinct. Of none: no memory, no time.
     """
 
-    def __init__(self, online: nn.Module, lengths: Sequence[float] = ()) -> None:
+    def __init__(self, online: nn.Module, lengths: Sequence[float]) -> None:
         # They stay, though FSDP puts gathered ones into the modules at times; where they lie may not.
         self._online = _averaged(online)
         self._exponents = {length: exponent_of(length) for length in lengths}

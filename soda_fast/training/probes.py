@@ -24,9 +24,7 @@ class Probes:
     warn: is told of probes that diverge, which training outlasts.
     """
 
-    def __init__(
-        self, config: Config, dataset: Dataset, processes: Processes, warn: Callable[[str], object] = print
-    ) -> None:
+    def __init__(self, config: Config, dataset: Dataset, processes: Processes, warn: Callable[[str], object]) -> None:
         self.config, self.num_classes, self._warn = config, len(dataset.class_names), warn
         self.schedule: dict[str, int] = {}
         if config.evaluation.during == "none":

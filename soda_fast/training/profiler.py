@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, _KinetoProfile, record_function
 
 from soda_fast.config.schema import ProfileConfig
 from soda_fast.files import write_atomically
-from soda_fast.parallel import Processes, Vote
+from soda_fast.parallel import Processes
 from soda_fast.profiling import Summary, as_text, read_trace, summarise
 from soda_fast.profiling.summary import STEP
 from soda_fast.training.slow_steps import SlowSteps
@@ -38,7 +38,8 @@ class Profiler:
     """Called around each step. Costs microseconds while nothing is traced, and never waits for the device then.
 
     A capture takes a step to warm up, in which the profiler's libraries load and on GPUs allocations are recorded, and
-    then the traced steps. All processes trace the same ones.
+    then the traced steps. All processes trace the same ones: between two steps each is asked for its `word`, and all
+    `hear` the largest.
 
     Args:
         config: what to trace.
@@ -61,17 +62,14 @@ class Profiler:
         self._processes, self._say = processes, say
         self._windows = [config.steps] if config.steps else []
         self._slow_steps, self._slow_captures = SlowSteps(config.slow_factor, processes.device), 0
-        self._vote, self._wanted = Vote(processes), 0
-        self._own_word, self._signalled = 0, False
+        self._wanted, self._own_word, self._signalled = 0, 0, False
         self._looked = time.monotonic()
         self._capture: _Capture | None = None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR2, self._note_signal)
 
     def begin_step(self, step: int) -> None:
-        """Before step `step` of the run, counted from 0, waits for its images. A collective."""
-        (wanted,) = self._vote.ask(self._listen())
-        self._wanted = max(self._wanted, wanted)
+        """Before step `step` of the run, counted from 0, waits for its images."""
         if self._capture is not None and step > self._capture.last:
             self._finish()
         if self._capture is None:
@@ -92,18 +90,21 @@ class Profiler:
             self._say(notice)
             self._own_word = _SLOW
 
-    def close(self) -> None:
-        """Write what has been traced so far: the training has come to its end."""
-        self._vote.close()
-        if self._capture is not None:
-            self._finish()
-
-    def _listen(self) -> int:
-        """What this process has to say since it was last asked."""
+    def word(self) -> int:
+        """What this process has to say to all since it was last asked."""
         word, self._own_word = self._own_word, 0
         if self._signalled or self._finds_request():
             self._signalled, word = False, max(word, _ASKED)
         return word
+
+    def hear(self, word: int) -> None:
+        """The largest word of all processes, the same on each: a capture may begin with the next step."""
+        self._wanted = max(self._wanted, word)
+
+    def close(self) -> None:
+        """Write what has been traced so far: the training has come to its end."""
+        if self._capture is not None:
+            self._finish()
 
     def _finds_request(self) -> bool:
         now = time.monotonic()
@@ -160,9 +161,10 @@ class _Capture:
 
     def begin_step(self, step: int) -> None:
         if self._kineto is None:
-            self._prepare()
+            self._kineto = self._prepare()
         if step >= self._first:
-            self._start()
+            if not self._traced:
+                self._start(self._kineto)
             self._step = record_function(f"{STEP}{step}")
             self._step.__enter__()
 
@@ -186,7 +188,7 @@ class _Capture:
         write_atomically(self.folder / f"{self._name}.summary.json", _as_json(summary))
         return summary
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> _KinetoProfile:
         self.folder.mkdir(parents=True, exist_ok=True)
         activities = [ProfilerActivity.CPU]
         if self._device.type == "cuda":
@@ -194,16 +196,15 @@ class _Capture:
             # Recording slows the host: over the step that warms up, not over those that are timed.
             torch.cuda.memory._record_memory_history(context="alloc", stacks="python", max_entries=100_000)
             self._records_memory = True
-        self._kineto = _KinetoProfile(activities=activities)
-        self._kineto.prepare_trace()
+        kineto = _KinetoProfile(activities=activities)
+        kineto.prepare_trace()
+        return kineto
 
-    def _start(self) -> None:
-        if self._kineto is None or self._traced:
-            return
+    def _start(self, kineto: _KinetoProfile) -> None:
         if self._records_memory:
             self._dump_memory()
         self._synchronise()  # so that no earlier step's kernels run into the trace
-        self._kineto.start_trace()
+        kineto.start_trace()
         self._traced = True
 
     def _dump_memory(self) -> None:

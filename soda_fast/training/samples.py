@@ -1,7 +1,6 @@
 """Image grids of a run: source, target, and the reconstruction from the source's z."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 from soda_fast.build import view_rays
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
-from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.sampling import denoise_under, sample_images, starting_noise
@@ -44,10 +42,6 @@ class Samples:
             "made from\nthe source's z": reconstructed,
         }
         return draw(Picture([Row(caption, images) for caption, images in rows.items()]))
-
-    def save(self, path: Path, picture: np.ndarray) -> None:
-        """Write a grid as PNG."""
-        save_png(path, picture)
 
     def _visible(self, source: Tensor) -> Tensor:
         """The source view as the image that it was, its noise included."""

@@ -2,47 +2,29 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 
 import torch
-from torch import Tensor
 
-from soda_fast.build import build_schedule, initialise, view_rays
-from soda_fast.config import (
-    Config,
-    check_shard_processes,
-    check_world_size,
-    horizon_warning,
-    resolve_perf,
-    run_length_images,
-    section_drops,
-    snapshot_interval_images,
-    warmup_images,
-)
+from soda_fast.config import Config, horizon_warning, run_length_images, snapshot_interval_images, warmup_images
 from soda_fast.data import Batch, Dataset
-from soda_fast.diffusion import denoising_loss, expected_prediction, loss_weights, noise_images
 from soda_fast.errors import Stopped
 from soda_fast.evaluation import versions
 from soda_fast.parallel import Processes, Vote, Watchdog
 from soda_fast.run_directory import RunDirectory
 from soda_fast.spans import span
 from soda_fast.training.accounting import Accounting
-from soda_fast.training.assembly import fingerprint_of, open_loader, spread_model
+from soda_fast.training.assembly import fingerprint_of, global_batch, open_loader
 from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.clock import Clock, SaveTimer
-from soda_fast.training.ema import WeightAverage
-from soda_fast.training.finite import BufferKeeper, FiniteGuard
 from soda_fast.training.inspections import Inspections
 from soda_fast.training.metrics import Metrics
-from soda_fast.training.optimizer import build_optimizer, clip_and_step, learning_rate
 from soda_fast.training.peak_memory import peak_memory
-from soda_fast.training.power_average import PowerAverages
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.shared_folder import require_shared
 from soda_fast.training.signals import StopRequest, exit_code, signal_name
 from soda_fast.training.snapshots import AverageSnapshots
-from soda_fast.training.state import Progress, TrainState
+from soda_fast.training.step import TrainStep
 
 AUTO_SAVE_S = 600.0
 """What a killed run loses at most, or little more, where train.save_every_images is auto."""
@@ -72,61 +54,36 @@ class Trainer:
         run: RunDirectory,
         accept_changes: bool = False,
     ) -> None:
-        check_world_size(config, processes.world_size)
-        check_shard_processes(config, processes.world_size, processes.local_world_size)
         self.config, self.dataset, self.processes, self.run = config, dataset, processes, run
         self.total_images = run_length_images(config, len(dataset.train))
-        self.warmup_images = warmup_images(config, len(dataset.train))
-        self.batch_images = config.train.global_batch_images
-
-        alphabar, diffusion = build_schedule(config).training_alphabar(), config.diffusion
-        weights = loss_weights(diffusion.loss_weighting, diffusion.prediction, alphabar, diffusion.min_snr_gamma)
-        self.alphabar = alphabar.to(processes.device)
-        self.loss_weights = None if weights is None else weights.to(processes.device)
-        self.section_drops = section_drops(config)
-        perf = resolve_perf(config.perf, processes.device.type == "cuda")
-        self.memory_format = torch.channels_last if perf.channels_last else torch.contiguous_format
-        self.bf16 = perf.precision == "bf16"
-        self.model = spread_model(config, processes, compiled=perf.compile is True)
-        initialise(self.model, config)
-        average = spread_model(config, processes, compiled=False)
-        average.load_state_dict(self.model.state_dict())
-        self.ema = WeightAverage(self.model, average, config.train.ema_beta)
-        self.power_averages = PowerAverages(self.model, config.train.ema_lengths)
-        self.optimizer = build_optimizer(self.model, config.train)
-
-        self.images_seen = 0
-        self.compiled = False
-        self.loss_sum = torch.zeros((), device=processes.device)
-        self.grad_norm = torch.zeros((), device=processes.device)
-        self.guard = FiniteGuard(processes.device, config.train.max_skipped_steps)
-        self.buffers = BufferKeeper(self.model)
+        self.step = TrainStep(config, processes, warmup_images(config, len(dataset.train)))
+        self.batch_images = self.step.batch_images
         self.unlogged_skips = 0
         images = {"count": len(dataset.train), "sha256": fingerprint_of(config, dataset)}
         self.checkpoints = CheckpointStore(
             run.checkpoints,
             processes,
+            {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_checkpoints,
             {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_every_images,
             config.train.max_failed_saves,
             accept_changes,
         )
-        self.state = TrainState(self.model, self.ema.model, self.optimizer, self.power_averages.tensors())
         self.clock = Clock()
         every = config.train.save_every_images
         self.save_every_images = 0 if every == "auto" else every
         self.save_timer = SaveTimer(AUTO_SAVE_S if every == "auto" else None)
         self.metrics = Metrics(run.path, self.total_images, processes)
         self.snapshot_images = snapshot_interval_images(config, len(dataset.train))
-        self.snapshots = AverageSnapshots(run.averages, self.power_averages, processes, self.metrics)
+        self.snapshots = AverageSnapshots(run.averages, self.step.power_averages, processes, self.metrics)
         self.inspections = Inspections(config, dataset, processes, run, self.metrics)
         self.replaced = ReplacedImages(
             run.path, dataset.train, config.data.unreadable_limit, processes, self.metrics.tolerating
         )
         self.watchdog = Watchdog(processes, 60 * config.parallel.timeout_minutes)
         self.vote = Vote(processes)
-        self.accounting = Accounting(config, processes, self.bf16)
+        self.accounting = Accounting(config, processes, self.step.bf16)
         self.profiler = Profiler(config.profile, run.path, processes, self.metrics.say, self.metrics.tolerating)
 
     def train(self, stop: StopRequest) -> None:
@@ -149,7 +106,6 @@ class Trainer:
                 self.step(parts)
                 stop.defer()
                 self.profiler.end_step()
-                self.images_seen += self.batch_images
                 self.metrics.advance(self.batch_images)
                 if self._due(self.config.train.log_every_images):
                     self._log()
@@ -160,84 +116,22 @@ class Trainer:
                     if self.save_timer.is_wanted(asked_at) or self._due(self.save_every_images):
                         self._save()
                     self._inspect(self.inspections.due(self._due), stop)
-                signal, asked_at = self.vote.ask(stop.received, self._ask_to_save())
+                signal, asked_at, word = self.vote.ask(stop.received, self._ask_to_save(), self.profiler.word())
+                self.profiler.hear(word)
                 # After the last step there is nothing left to stop.
                 if signal and self.images_seen < self.total_images:
                     self._stop(signal)
             self.vote.close()
             self._save_and_wait()
 
-    def step(self, parts: list[Batch]) -> None:
-        """One optimisation step on this process's share of a global batch, cut into accumulation parts.
-
-        The first one compiles; if a later one would have to, that is an error: training would be slow unnoticed.
-        """
-        with torch.compiler.set_stance("fail_on_recompile" if self.compiled else "default"):
-            self._step(parts)
-        self.compiled = True
-
-    def _step(self, parts: list[Batch]) -> None:
-        if self.config.perf.compile_mode == "cuda-graphs":
-            torch.compiler.cudagraph_mark_step_begin()
-        self.model.train()
-        self._set_learning_rates()
-        losses: list[Tensor] = []
-        for number, batch in enumerate(parts, start=1):
-            self.model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
-            # Equal shares: the mean over targets, parts and (in FSDP's reduction) processes is the global batch's.
-            loss = self.losses(batch).mean() / len(parts)
-            # 1, but NaN if the loss is not finite: a loss can overflow where its gradient does not.
-            with span("backward"):
-                loss.backward(1 + 0 * loss.detach())
-            losses.append(loss.detach())
-        with span("optimizer"):
-            norm, skipped = clip_and_step(self.optimizer, self.config.train.clip_norm, self.guard, self.images_seen)
-        self.buffers.settle(skipped)
-        self.loss_sum += torch.where(skipped, 0.0, sum(losses))
-        self.grad_norm = torch.where(skipped, self.grad_norm, norm)
-        with span("ema"):
-            self.ema.update()
-            self.power_averages.update(self.ema.steps)
-
-    def losses(self, batch: Batch) -> Tensor:
-        """The training loss of each target: (N * K,) float32."""
-        diffusion = self.config.diffusion
-        with span("noising"):
-            x_t, noising = noise_images(
-                batch.target,
-                batch.target_position,
-                self.alphabar,
-                self.config.run.seed,
-                diffusion.trained_timesteps(),
-                diffusion.drop_probability,
-                torch.bfloat16 if self.bf16 else torch.float32,
-                self.memory_format,
-                self.section_drops,
-            )
-            expected = expected_prediction(
-                diffusion.prediction, batch.target, noising.noise, self.alphabar[noising.t]
-            ).contiguous(memory_format=self.memory_format)
-        source = batch.source.contiguous(memory_format=self.memory_format)
-        predict = partial(
-            self.model,
-            source_rays=view_rays(self.config, batch.source_camera, self.config.data.source_size),
-            target_rays=view_rays(self.config, batch.target_camera, self.config.data.target_size),
-        )
-        with span("loss"):
-            return denoising_loss(predict, source, x_t, noising, expected, self.loss_weights)
-
-    def _set_learning_rates(self) -> None:
-        train = self.config.train
-        for group, base in zip(self.optimizer.param_groups, (train.encoder_lr, train.decoder_lr), strict=True):
-            group["lr"] = learning_rate(base, self.images_seen, self.batch_images, self.warmup_images)
+    @property
+    def images_seen(self) -> int:
+        """Images trained on."""
+        return self.step.images_seen
 
     def global_batch(self, images_seen: int) -> list[Batch]:
         """This process's share of the global batch that follows images_seen, in its accumulation parts."""
-        loader = open_loader(self.config, self.dataset, self.processes, images_seen, many_calls=False)
-        try:
-            return [next(loader) for _ in range(self.config.train.accumulate)]
-        finally:
-            loader.close()
+        return global_batch(self.config, self.dataset, self.processes, images_seen)
 
     def _global_batches(self) -> Iterator[list[Batch]]:
         """This process's share of each global batch to come, in its accumulation parts."""
@@ -265,25 +159,25 @@ class Trainer:
 
     def _check(self) -> None:
         """Wait for the device, and learn of steps that did not count."""
-        self._learn(self.guard.check())
+        self._learn(self.step.guard.check())
 
     def _learn(self, skipped: int) -> None:
         if skipped:
             self.unlogged_skips += skipped
             self.metrics.warn(
                 f"{skipped} of the last steps left out, whose loss or gradient was NaN or infinite "
-                f"({self.guard.skipped} in this run; train.max_skipped_steps is {self.guard.allowed})"
+                f"({self.step.guard.skipped} in this run; train.max_skipped_steps is {self.step.guard.allowed})"
             )
 
     def _log(self) -> None:
         self.watchdog.progress("logging")
         loss_sum, grad_norm, skipped, fatal = self._read_from_device()
-        self._learn(self.guard.learn(int(skipped), int(fatal)))
-        steps = max(self.images_seen - self.metrics.logged_images, self.batch_images) // self.batch_images
+        self._learn(self.step.guard.learn(int(skipped), int(fatal)))
+        steps = (self.images_seen - self.metrics.logged_images) // self.batch_images
         counted, self.unlogged_skips = steps - self.unlogged_skips, 0
-        self.loss_sum.zero_()
+        self.step.loss_sum.zero_()
         pace = self.clock.lap(steps * self.batch_images)
-        encoder, decoder = (group["lr"] for group in self.optimizer.param_groups)
+        encoder, decoder = (group["lr"] for group in self.step.optimizer.param_groups)
         values = {"loss": loss_sum / counted} if counted else {}
         values |= {"grad_norm": grad_norm, "encoder_lr": encoder, "decoder_lr": decoder}
         values |= {"images_per_second": pace.images_per_second, "data_wait_share": pace.data_wait_share}
@@ -295,13 +189,13 @@ class Trainer:
 
     def _read_from_device(self) -> list[float]:
         """Sum of the losses, last gradient norm, steps skipped, the fatal one: one transfer, where the host waits."""
-        values = (self.processes.mean(self.loss_sum), self.grad_norm, *self.guard.tensors)
+        values = (self.processes.mean(self.step.loss_sum), self.step.grad_norm, *self.step.guard.tensors)
         return torch.stack([value.double() for value in values]).tolist()
 
     def _write_snapshots(self) -> None:
         if self.config.train.ema_lengths and self._due(self.snapshot_images):
             self.watchdog.progress("writing snapshots of averages")
-            self.snapshots.write(self.images_seen, self.ema.steps)
+            self.snapshots.write(self.images_seen, self.step.ema.steps)
 
     def _inspect(self, names: list[str], stop: StopRequest, made_up: bool = False) -> None:
         for name in names:
@@ -313,7 +207,7 @@ class Trainer:
                 self._save()
             self.watchdog.progress(name)
             self._check()
-            self.inspections.run(name, self.images_seen, self.ema.model, made_up)
+            self.inspections.run(name, self.images_seen, self.step.ema.model, made_up)
 
     def _make_up(self, stop: StopRequest) -> None:
         """A run killed after its last checkpoint was written, in what came after it: that is still due."""
@@ -321,13 +215,10 @@ class Trainer:
             missing = self.inspections.missing(self.images_seen, self.inspections.due(self._due))
             self._inspect(missing, stop, made_up=True)
 
-    def _progress(self) -> Progress:
-        return Progress(self.images_seen, self.ema.steps, self.guard.skipped)
-
     def _save(self) -> None:
         self.watchdog.progress("copying the state for a checkpoint")
         self._check()
-        self.checkpoints.save(self._progress(), self.state)
+        self.checkpoints.save(self.step.progress, self.step.state)
         self.save_timer.saved(self.images_seen)
         self._tell()
 
@@ -343,7 +234,7 @@ class Trainer:
         self.watchdog.progress("writing a checkpoint")
         self._check()
         if self.images_seen:
-            self.checkpoints.save_and_wait(self._progress(), self.state)
+            self.checkpoints.save_and_wait(self.step.progress, self.step.state)
         self._tell()
 
     def _stop(self, signal: int) -> None:
@@ -361,12 +252,9 @@ class Trainer:
 
     def _resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
-        progress = self.checkpoints.load_latest(self.state)
+        progress = self.checkpoints.load_latest(self.step.state)
         if progress is not None:
-            self.images_seen = progress.images_seen
-            self.ema.set_steps(progress.steps)
-            self.buffers.keep()
-            self.guard = FiniteGuard(self.processes.device, self.guard.allowed, progress.skipped_steps)
+            self.step.resume(progress)
         self.snapshots.resume(self.images_seen)
         # Only now: a configuration that the checkpoint does not fit must not take the place of the one it fits.
         self.processes.on_main(lambda: self.run.write_config(self.config))

@@ -30,7 +30,6 @@ from soda_fast.config import Config, config_from_tree, load_config
 from soda_fast.data import load_dataset
 from soda_fast.data.executor import dali_is_installed
 from soda_fast.parallel import Processes, start_processes
-from soda_fast.run_directory import RunDirectory
 
 SHORT = Limits(seconds=0.01, min_steps=2, warmup_steps=1)
 
@@ -134,15 +133,15 @@ def test_the_last_rung_is_the_trainer(tmp_path: Path, processes: Processes) -> N
     """Losses of its steps, with its loader, are those of a training run, to the last bit."""
     config, dataset = tiny(tmp_path / "run")
     recipe, timeline = on_cpu(LAST_RUNG), Timeline(torch.device("cpu"))
-    step: Any = make_step(config, dataset, recipe, processes, RunDirectory(tmp_path / "ladder"), timeline)
+    step: Any = make_step(config, dataset, recipe, processes, timeline)
     loader, _ = make_loader(config, dataset, recipe, processes, real=True)
     found = {}
     for _ in range(5):
-        step.trainer.loss_sum.zero_()
+        step.own.loss_sum.zero_()
         step.step([next(loader)])
-        found[step.trainer.images_seen] = step.trainer.loss_sum.item()
+        found[step.own.images_seen] = step.own.loss_sum.item()
     loader.close()
-    assert "losses" not in vars(step.trainer), "the trainer is as it was"
+    assert "losses" not in vars(step.own), "the trainer's step is as it was"
     torch.distributed.destroy_process_group()
     run_tiny(tiny_tree(tmp_path / "run", steps=5))
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -154,7 +153,7 @@ def test_accumulation_marks_every_part(tmp_path: Path, processes: Processes) -> 
     config, dataset = tiny(tmp_path)
     config = replace(config, train=replace(config.train, accumulate=3))
     timeline = Timeline(torch.device("cpu"))
-    step: Any = make_step(config, dataset, on_cpu(LAST_RUNG), processes, RunDirectory(tmp_path), timeline)
+    step: Any = make_step(config, dataset, on_cpu(LAST_RUNG), processes, timeline)
     step.step(synthetic_parts(config, processes.device))
     assert [phase for phase, _ in timeline._steps[0]] == [*["forward", "backward"] * 3, "optimizer", "ema"]
 
@@ -167,7 +166,7 @@ def test_what_the_host_reads(tmp_path: Path, processes: Processes, above: str, b
     def reads(name: str) -> int:
         config, dataset = tiny(tmp_path)
         timeline = Timeline(torch.device("cpu"))
-        step = make_step(config, dataset, on_cpu(name), processes, RunDirectory(tmp_path), timeline)
+        step = make_step(config, dataset, on_cpu(name), processes, timeline)
         parts = synthetic_parts(config, processes.device)
         step.step(parts)
         with Reads() as found:

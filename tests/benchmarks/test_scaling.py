@@ -65,10 +65,10 @@ def test_every_parameter_is_gathered_once_and_every_gradient_reduced_once(strate
 
 def real_traffic(config: Config) -> list[Collective]:
     """Of the second step of real processes, both on one machine."""
-    for trainer, parts in prepared(config, "cpu"):
-        trainer.step(parts)
+    for step, parts in prepared(config, "cpu"):
+        step(parts)
         with counted(2) as collectives:
-            trainer.step(parts)
+            step(parts)
     return collectives
 
 

@@ -1,7 +1,6 @@
 """The predicted peak against what PyTorch's allocators say of the real step."""
 
 import gc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +9,11 @@ from spawn import run_in_processes
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from soda_fast.config import Config, ConfigError, config_from_tree
-from soda_fast.data import Batch, load_dataset
+from soda_fast.data import Batch
 from soda_fast.memory import predict_memory
 from soda_fast.memory.plan import TOLERANCE
 from soda_fast.parallel import start_processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.train import resolve
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 SECOND_STEP = "second step"
 
@@ -36,11 +33,9 @@ def configuration(**sections: dict[str, Any]) -> Config:
 
 
 def prepared(config: Config, device: str) -> Any:
-    """A trainer, and a batch in its parts."""
-    dataset = load_dataset(config.data)
-    config = resolve(config, dataset)
+    """A training step, and a batch in its parts."""
     with start_processes(device) as processes:
-        trainer = Trainer(config, dataset, processes, RunDirectory(Path("unused")))
+        step = TrainStep(config, processes, warmup_images=0)
         parts = config.train.accumulate
         n = config.train.global_batch_images // processes.world_size // parts
         where, data = processes.device, config.data
@@ -51,17 +46,17 @@ def prepared(config: Config, device: str) -> Any:
             target = torch.rand(n * data.targets_per_source, 3, data.target_size, data.target_size, device=where)
             return Batch(source, target, position, position, position)
 
-        yield trainer, [part() for _ in range(parts)]
+        yield step, [part() for _ in range(parts)]
 
 
 def measured_peak(config: Config) -> int:
     """Bytes that the CPU's allocator has given out at most in the second step, as the profiler heard from it."""
     gc.collect()  # what earlier tests left must not be freed, and so be subtracted, under the profiler
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        for trainer, parts in prepared(config, "cpu"):
-            trainer.step(parts)
+        for step, parts in prepared(config, "cpu"):
+            step(parts)
             with record_function(SECOND_STEP):
-                trainer.step(parts)
+                step(parts)
     events = profiler.profiler.kineto_results.events()
     (start,) = [event.start_ns() for event in events if event.name() == SECOND_STEP]
     now = peak = 0
@@ -107,11 +102,11 @@ def test_a_gpu_step_takes_what_was_predicted(perf: dict[str, Any]) -> None:
     model = {"encoder": {"arch": "resnet18"}, "decoder": {"channels": 128}}
     data = {"source_size": 32, "target_size": 32}
     config = configuration(model=model, data=data, train={"global_batch_images": 256}, perf=perf)
-    for trainer, parts in prepared(config, "cuda"):
+    for step, parts in prepared(config, "cuda"):
         for _ in range(3):  # compilation, and cuDNN's choice of algorithms
-            trainer.step(parts)
+            step(parts)
         torch.cuda.reset_peak_memory_stats()
-        trainer.step(parts)
+        step(parts)
         measured = torch.cuda.max_memory_allocated()
     assert predict_memory(config).peak_bytes == pytest.approx(measured, rel=TOLERANCE)
 

@@ -65,15 +65,11 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         trainer = make_trainer(tmp_path, processes)
         root = trainer.run.checkpoints
 
-        def step() -> None:
-            trainer.step(trainer.global_batch(trainer.images_seen))
-            trainer.images_seen += BATCH
-
-        step()
-        before = {name: tensor.full_tensor().clone() for name, tensor in trainer.model.named_parameters()}
+        trainer.step(trainer.global_batch(0))
+        before = {name: tensor.full_tensor().clone() for name, tensor in trainer.step.model.named_parameters()}
         trainer._save()
-        for _ in range(3):
-            step()
+        for step in range(1, 4):
+            trainer.step(trainer.global_batch(step * BATCH))
         assert checkpoints(root) == []
         assert trainer.checkpoints.take_notices() == []
         # A second one waits for the first, and says so.
@@ -81,7 +77,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, slow_dis
         assert pending is not None
         waiting = Waited(pending.outcome, slow_disk)
         pending.outcome = waiting
-        trainer.checkpoints.save(trainer._progress(), trainer.state)
+        trainer.checkpoints.save(trainer.step.progress, trainer.step.state)
         assert waiting.found_undone
         (notice,) = trainer.checkpoints.take_notices()
         assert f"the checkpoint of {BATCH} images is still being written" in notice

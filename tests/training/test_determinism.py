@@ -15,9 +15,10 @@ from training.tiny import run_tiny, tiny_tree, weights_hash
 
 from soda_fast import replay, train
 from soda_fast.config import config_from_tree
+from soda_fast.data import Batch
 from soda_fast.run_directory import RunDirectory
 from soda_fast.training.determinism import kernel_choice
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -104,12 +105,12 @@ def test_the_benchmarks_run_the_kernels_of_training(name: str, monkeypatch: pyte
     """They measure no other step than the one that trains."""
     found = []
 
-    def step(trainer: Trainer, parts: object) -> None:
+    def step(self: TrainStep, parts: list[Batch]) -> None:
         found.append((torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark))
-        make_step(trainer, parts)  # type: ignore[arg-type]
+        real(self, parts)
 
-    make_step = Trainer.step
-    monkeypatch.setattr(Trainer, "step", step)
+    real = TrainStep.__call__
+    monkeypatch.setattr(TrainStep, "__call__", step)
     config = tmp_path / "config.yaml"
     config.write_text(str(tiny_tree(tmp_path / "run", 2, deterministic=True)))
     monkeypatch.setattr(sys, "argv", [name, "--config", str(config)])

@@ -32,10 +32,9 @@ def losses_on(device: str, folder: Path, perf: dict[str, Any], seed: int = 3) ->
     with start_processes(device) as processes:
         trainer = trainer_of({**tree, "perf": perf}, processes)
         for parts in trainer._global_batches():
-            trainer.loss_sum.zero_()
+            trainer.step.loss_sum.zero_()
             trainer.step(parts)
-            trainer.images_seen += trainer.batch_images
-            found.append(trainer.loss_sum.item())
+            found.append(trainer.step.loss_sum.item())
     return found
 
 

@@ -92,8 +92,8 @@ def two_run_directories(folder: str) -> tuple[str, str]:
         except ValueError as error:
             refusal = str(error)
         try:
-            trainer.images_seen = BATCH
-            trainer.checkpoints.save_and_wait(trainer._progress(), trainer.state)
+            trainer.step.images_seen = BATCH
+            trainer.checkpoints.save_and_wait(trainer.step.progress, trainer.step.state)
         except SaveError as error:
             return refusal, str(error)
         finally:
@@ -125,17 +125,16 @@ def failing_together(folder: str) -> dict[str, list[str]]:
 def save_last(trainer: Trainer) -> list[str]:
     """A last save that fails on process 1, and of which process 0 knows early, because it looks in between."""
     trainer.step(trainer.global_batch(0))
-    trainer.images_seen += BATCH
     if not trainer.processes.is_main:
         fail_writing()
-    trainer.checkpoints.save(trainer._progress(), trainer.state)
+    trainer.checkpoints.save(trainer.step.progress, trainer.step.state)
     told: list[str] = []
     if trainer.processes.is_main:
         assert trainer.checkpoints._pending is not None
         trainer.checkpoints._pending.outcome.result(forked.PATIENCE_S)
         told = trainer.checkpoints.take_notices()
     try:
-        trainer.checkpoints.save_and_wait(trainer._progress(), trainer.state)
+        trainer.checkpoints.save_and_wait(trainer.step.progress, trainer.step.state)
     except SaveError as error:
         told.append(f"ended: {error}")
     trainer.checkpoints.close()

@@ -13,11 +13,8 @@ from training.tiny import tiny_tree, with_two_resolutions
 from soda_fast import build
 from soda_fast.build import build_empty_model, build_model, initialise
 from soda_fast.config import Config, config_from_tree
-from soda_fast.data import load_dataset
 from soda_fast.parallel import start_processes
-from soda_fast.run_directory import RunDirectory
-from soda_fast.train import resolve
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 
 
 def configuration(path: Path, **sections: Any) -> Config:
@@ -36,11 +33,9 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
 def starting_weights(path: Path, parallel: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Of the trained model and of its average."""
     config = configuration(path, parallel=parallel, train={"global_batch_images": 12})
-    dataset = load_dataset(config.data)
-    config = resolve(config, dataset)
     with start_processes("cpu") as processes:
-        trainer = Trainer(config, dataset, processes, RunDirectory(path))
-        return whole(trainer.model), whole(trainer.ema.model)
+        step = TrainStep(config, processes, warmup_images=0)
+        return whole(step.model), whole(step.ema.model)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def walk_one_step(folder: Path, device: str, perf: dict[str, Any]) -> None:
 
             module.register_forward_hook(hook)
 
-        for name, module in trainer.model.named_modules():
+        for name, module in trainer.step.model.named_modules():
             look(name, module)
         batches = trainer._global_batches()
         parts = next(batches)

@@ -53,7 +53,7 @@ def test_no_tensor_is_read(on_cpu: Any) -> None:
             trainer.step(parts)
         assert reads.found == []
     with Reads() as reads:
-        trainer.guard.check()
+        trainer.step.guard.check()
     assert reads.found, "the test would not see a read"
 
 

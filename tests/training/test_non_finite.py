@@ -19,7 +19,7 @@ from soda_fast.parallel import start_processes
 from soda_fast.replay import for_processes
 from soda_fast.training import faults
 from soda_fast.training.checkpoint_files import latest, read_manifest
-from soda_fast.training.diagnosis import Finding, examine, summarise
+from soda_fast.training.diagnosis import StepFinding, summarise, watch_step
 from soda_fast.training.faults import examine_step
 from soda_fast.training.finite import NonFiniteError
 from soda_fast.training.trainer import Trainer
@@ -28,7 +28,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
-    tensors = trainer.state.tensors()
+    tensors = trainer.step.state.tensors()
     return {name: value.full_tensor() if hasattr(value, "full_tensor") else value.clone() for name, value in
             tensors.items() if name.startswith(("model.", "optimizer.")) and "num_batches" not in name}  # fmt: skip
 
@@ -48,20 +48,18 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float)
         parts[0].source[3, 0, 0, 0] = value
         trainer.step(parts)
         assert same(everything(trainer), before)
-        assert trainer.guard.check() == 1
-        assert torch.isfinite(trainer.loss_sum)
+        assert trainer.step.guard.check() == 1
+        assert torch.isfinite(trainer.step.loss_sum)
         trainer.step(trainer.global_batch(2 * BATCH))
         after = everything(trainer)
         assert not same(after, before)
         assert all(torch.isfinite(tensor).all() for tensor in after.values())
         # The second is one too many; from there on nothing moves, so that the weights are still that step's.
-        trainer.images_seen = 3 * BATCH
         trainer.step(parts)
-        trainer.images_seen = 4 * BATCH
         trainer.step(trainer.global_batch(4 * BATCH))
         assert same(everything(trainer), after)
         with pytest.raises(NonFiniteError) as raised:
-            trainer.guard.check()
+            trainer.step.guard.check()
         assert raised.value.images_seen == 3 * BATCH
         trainer.checkpoints.close()
 
@@ -71,13 +69,13 @@ def test_a_loss_that_overflows_alone(tmp_path: Path) -> None:
     with start_processes("cpu") as processes:
         trainer = make_trainer(tmp_path, processes)
         with torch.no_grad():
-            trainer.model.decoder.conv_out.bias.to_local().fill_(1e20)
+            trainer.step.model.decoder.conv_out.bias.to_local().fill_(1e20)
         before = everything(trainer)
         trainer.step(trainer.global_batch(0))
         assert same(everything(trainer), before)
         with pytest.raises(NonFiniteError):
-            trainer.guard.check()
-        assert [finding.place for finding in examine_step(trainer, 0)] == ["the loss"]
+            trainer.step.guard.check()
+        assert [finding.place for finding in examine_step(trainer.step, trainer.global_batch(0))] == ["the loss"]
         trainer.checkpoints.close()
 
 
@@ -89,16 +87,15 @@ def test_skipped_steps_survive_a_resume(tmp_path: Path) -> None:
             if step == 1:
                 parts[0].target[0] = NAN
             trainer.step(parts)
-            trainer.images_seen += BATCH
         trainer._save_and_wait()
         path, _ = latest(tmp_path / "checkpoints")
         assert path is not None
         assert (read_manifest(path)["steps"], read_manifest(path)["skipped_steps"]) == (3, 1)
         again = make_trainer(tmp_path, processes, max_skipped_steps=3)
         again._resume()
-        assert again.guard.skipped == 1
-        for one, other in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
-            assert trainer.optimizer.state[one]["step"] == again.optimizer.state[other]["step"] == 2
+        assert again.step.guard.skipped == 1
+        for one, other in zip(trainer.step.model.parameters(), again.step.model.parameters(), strict=True):
+            assert trainer.step.optimizer.state[one]["step"] == again.step.optimizer.state[other]["step"] == 2
         for each in (trainer, again):
             each.step(each.global_batch(3 * BATCH))
         assert same(everything(trainer), everything(again))
@@ -106,16 +103,16 @@ def test_skipped_steps_survive_a_resume(tmp_path: Path) -> None:
         again.checkpoints.close()
 
 
-def examine_with_a_bad_sample(path: Path) -> list[Finding]:
+def examine_with_a_bad_sample(path: Path) -> list[StepFinding]:
     with start_processes("cpu") as processes:
         trainer = make_trainer(path, processes, accumulate=2)
-        trainer.model.train()
+        trainer.step.model.train()
         parts = trainer.global_batch(BATCH)
         if processes.rank == 1:
             parts[1] = replace(parts[1], target=parts[1].target.clone())
             parts[1].target[2, 0, 0, 0] = NAN
         timesteps = lambda batch: batch.position  # noqa: E731
-        found = examine(trainer.model, parts, trainer.losses, timesteps, processes.rank)
+        found = watch_step(trainer.step.model, parts, trainer.step.losses, timesteps, processes.rank)
         trainer.checkpoints.close()
         return found
 
@@ -148,8 +145,8 @@ def test_the_first_module_is_named(tmp_path: Path, weight: str, place: str) -> N
     with start_processes("cpu") as processes:
         trainer = make_trainer(tmp_path, processes)
         with torch.no_grad():
-            trainer.model.get_parameter(weight).to_local().fill_(3e38)
-        (finding,) = examine_step(trainer, 0)
+            trainer.step.model.get_parameter(weight).to_local().fill_(3e38)
+        (finding,) = examine_step(trainer.step, trainer.global_batch(0))
         assert finding.place is not None
         assert finding.place.startswith(place)
         trainer.checkpoints.close()
@@ -213,7 +210,7 @@ def test_want_of_memory_in_the_examination_hides_nothing(
     def too_large(*_: object) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
-    monkeypatch.setattr(faults, "examine", too_large)
+    monkeypatch.setattr(faults, "watch_step", too_large)
     said = diverge(tmp_path / "run")
     assert "became NaN or infinite in step 1" in said
     assert "memory did not suffice to look at single modules" in said

@@ -25,7 +25,7 @@ def test_clips_to_the_whole_norm() -> None:
     model, optimizer = model_and_optimizer()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    norm, _ = clip_and_step(optimizer, 1.0, FiniteGuard(torch.device("cpu")), 0)
+    norm, _ = clip_and_step(optimizer, 1.0, FiniteGuard(torch.device("cpu"), allowed=0), 0)
     assert norm.item() == pytest.approx(8**0.5)
     clipped = optimizer.state[model.weight]["exp_avg"] / 0.1
     torch.testing.assert_close(clipped, torch.full_like(clipped, 8**-0.5), atol=1e-5, rtol=1e-4)
@@ -34,7 +34,7 @@ def test_clips_to_the_whole_norm() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_bad_gradient_changes_nothing_and_stops_the_run(bad: float) -> None:
     model, optimizer = model_and_optimizer()
-    guard = FiniteGuard(torch.device("cpu"))
+    guard = FiniteGuard(torch.device("cpu"), allowed=0)
     for step in range(4):
         before = model.weight.detach().clone()
         for parameter in model.parameters():

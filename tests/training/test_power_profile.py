@@ -68,7 +68,7 @@ def test_averages_of_a_scripted_training() -> None:
 
 
 def test_without_lengths_there_is_nothing() -> None:
-    averages = PowerAverages(nn.Linear(3, 4))
+    averages = PowerAverages(nn.Linear(3, 4), ())
     averages.update(1)
     assert averages.tensors() == {}
 

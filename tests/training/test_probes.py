@@ -22,7 +22,7 @@ def test_fit_and_held_out_share_train_between_them() -> None:
     config = config_with({"knn": 100})
     dataset = load_dataset(config.data)
     with start_processes("cpu") as processes:
-        probes = Probes(config, replace(dataset, test=None), processes)
+        probes = Probes(config, replace(dataset, test=None), processes, print)
         accuracies = probes.run("knn", build_model(config).eval())
     assert accuracies.keys() == {"knn-dino/z", "knn-dino/pooled"}
     assert all(0.3 < value <= 1 for value in accuracies.values())
@@ -33,7 +33,7 @@ def test_any_protocol_can_be_named() -> None:
     config = config_with({"knn-lightly": 100, "linear-logistic": 200})
     dataset = load_dataset(config.data)
     with start_processes("cpu") as processes:
-        probes = Probes(config, replace(dataset, test=None), processes)
+        probes = Probes(config, replace(dataset, test=None), processes, print)
         assert probes.schedule == {"knn-lightly": 100, "linear-logistic": 200}
         accuracies = probes.run("knn-lightly", build_model(config).eval())
     assert accuracies.keys() == {"knn-lightly/z", "knn-lightly/pooled"}
@@ -45,4 +45,4 @@ def test_too_few_images_are_told_at_the_start() -> None:
     chosen = np.concatenate([np.flatnonzero(dataset.train.labels == label)[:3] for label in (0, 1)])
     few = replace(dataset, train=dataset.train.subset(chosen))
     with start_processes("cpu") as processes, pytest.raises(ValueError, match=r"evaluation\.during"):
-        Probes(config, few, processes)
+        Probes(config, few, processes, print)

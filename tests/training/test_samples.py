@@ -17,7 +17,7 @@ def test_the_same_picture_can_be_followed_through_training(tmp_path: Path) -> No
     """Source and target stay, and a model that has not moved makes the same again."""
     with start_processes("cpu") as processes:
         trainer = make_trainer(tmp_path / "run", processes)
-        samples, model = trainer.inspections.samples, trainer.ema.model
+        samples, model = trainer.inspections.samples, trainer.step.ema.model
         before, again = samples.grid(model), samples.grid(model)
         trainer.train(StopRequest())
         trainer.checkpoints.close()

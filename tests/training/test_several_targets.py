@@ -25,8 +25,8 @@ def tree(path: Path, steps: int, targets: int = 2, **train_keys: Any) -> dict[st
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    found = {name: p.grad.full_tensor().clone() for name, p in trainer.model.named_parameters()}
-    trainer.optimizer.zero_grad(set_to_none=True)
+    found = {name: p.grad.full_tensor().clone() for name, p in trainer.step.model.named_parameters()}
+    trainer.step.optimizer.zero_grad(set_to_none=True)
     return found
 
 
@@ -34,21 +34,21 @@ def test_the_loss_is_the_mean_over_both_targets_told_the_same_z(tmp_path: Path) 
     """By hand: z once, then each target for itself, denoised as the only one of a batch would be."""
     with start_processes("cpu") as processes:
         trainer = trainer_of(tree(tmp_path, 1), processes)
-        trainer.model.train()
+        trainer.step.model.train()
         (batch,) = trainer.global_batch(BATCH)
-        found = trainer.losses(batch)
+        found = trainer.step.losses(batch)
         assert found.shape == (2 * BATCH,)
         found.mean().backward()
         whole = gradients(trainer)
 
-        z = trainer.model.encode(batch.source)
+        z = trainer.step.model.encode(batch.source)
         by_hand = []
         for number in range(2):
             target = batch.target[number::2]
             places = batch.position + number * 2**48
             noising = draw_noising(3, places, (3, 8, 8), (1, 100), 0.1)
-            x_t = add_noise(target, noising, trainer.alphabar)
-            predicted = trainer.model.denoise(x_t, noising.t, z, noising.drop_mask, noising.dropout_seeds)
+            x_t = add_noise(target, noising, trainer.step.alphabar)
+            predicted = trainer.step.model.denoise(x_t, noising.t, z, noising.drop_mask, noising.dropout_seeds)
             by_hand.append((predicted - noising.noise).square().mean(dim=(1, 2, 3)))
             torch.testing.assert_close(found[number::2], by_hand[number])
         (sum(losses.mean() for losses in by_hand) / 2).backward()
@@ -64,10 +64,10 @@ def test_the_encoder_sees_each_source_once(tmp_path: Path) -> None:
         for targets in (1, 3):
             trainer = trainer_of(tree(tmp_path / str(targets), 1, targets), processes)
             rows: list[int] = []
-            trainer.model.encoder.register_forward_hook(lambda _, inputs, z, rows=rows: rows.append(len(z)))
+            trainer.step.model.encoder.register_forward_hook(lambda _, inputs, z, rows=rows: rows.append(len(z)))
             trainer.step(trainer.global_batch(0))
             assert rows == [BATCH]
-            statistics.append({name: value.clone() for name, value in trainer.model.encoder.named_buffers()})
+            statistics.append({name: value.clone() for name, value in trainer.step.model.encoder.named_buffers()})
             trainer.checkpoints.close()
     for name, value in statistics[0].items():
         assert torch.equal(value, statistics[1][name]), name
@@ -128,7 +128,7 @@ def test_pictures_show_the_first_target(whole_run: Path, tmp_path: Path) -> None
     with start_processes("cpu") as processes:
         for targets in (1, 3):
             trainer = trainer_of(tree(tmp_path / str(targets), 1, targets), processes)
-            grids.append(trainer.inspections.samples.grid(trainer.ema.model))
+            grids.append(trainer.inspections.samples.grid(trainer.step.ema.model))
             trainer.checkpoints.close()
     assert np.array_equal(*grids)
 
@@ -136,7 +136,7 @@ def test_pictures_show_the_first_target(whole_run: Path, tmp_path: Path) -> None
 def test_a_repeated_step_lists_every_target(tmp_path: Path) -> None:
     with start_processes("cpu") as processes:
         trainer = trainer_of(tree(tmp_path, 1, accumulate=2), processes)
-        findings = examine_step(trainer, BATCH)
+        findings = examine_step(trainer.step, trainer.global_batch(BATCH))
         trainer.checkpoints.close()
     for part, finding in enumerate(findings):
         assert finding.place is None

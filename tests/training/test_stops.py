@@ -18,7 +18,7 @@ from PIL import Image
 from training.tiny import BATCH, losses, read_metrics, tiny_tree, weights_hash
 
 from soda_fast.training.checkpoint_files import checkpoints
-from soda_fast.training.trainer import Trainer
+from soda_fast.training.step import TrainStep
 from tests.data.pictures import CIFAR_LABELS, CIFAR_LOSSLESS, REAL, real_files
 
 ROOT = Path(__file__).parents[2]
@@ -106,15 +106,15 @@ def wait_until(condition: Callable[[], bool], process: Any) -> None:
 
 def never_end_the_first_step() -> None:
     """A signal may come as late as it will. All processes notice when one leaves."""
-    real = Trainer.step
+    real = TrainStep.__call__
 
-    def step(trainer: Trainer, parts: list[Any]) -> None:
-        real(trainer, parts)
+    def step(self: TrainStep, parts: list[Any]) -> None:
+        real(self, parts)
         while True:
-            trainer.processes.barrier()
+            self.processes.barrier()
             time.sleep(0.01)
 
-    Trainer.step = step  # type: ignore[method-assign]
+    TrainStep.__call__ = step  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,10 +15,10 @@ def test_a_part_of_the_schedule(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     with start_processes("cpu") as processes:
         trainer = trainer_of(tree, processes)
-        trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+        trainer.step.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
         for step in range(8):
             trainer.step(trainer.global_batch(BATCH * step))
-        told = [finding.timesteps for finding in examine_step(trainer, 0)]
+        told = [finding.timesteps for finding in examine_step(trainer.step, trainer.global_batch(0))]
         trainer.checkpoints.close()
     trained = torch.cat(seen[:8])
     assert trained.min() > 25  # of 100
