@@ -6,7 +6,7 @@ from torch import Tensor
 from soda_fast import counter_rng
 from soda_fast.data.dataset import RGB
 from soda_fast.data.row_threads import RowThreads
-from soda_fast.planes import look_up
+from soda_fast.pixels import look_up
 
 _CACHED_VALUES = 1 << 16  # of a view, worked on at once on a CPU: what fits into a core's cache
 

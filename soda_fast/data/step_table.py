@@ -1,4 +1,5 @@
-"""A plan's operations as the numbers of `soda_fast.fused_views`, computed once for a batch on the host."""
+"""A plan's operations as the numbers that Triton on a GPU (`soda_fast.fused_views`) and C on a CPU (`soda_fast.pixels`)
+read."""
 
 from collections.abc import Callable
 
@@ -13,13 +14,14 @@ Ints = NDArray[np.int32]
 
 
 def step_table(operations: NDArray[np.int64], strengths: Floats, size: int) -> Ints:
-    """(N, K) operations that HAVE_STEPS and strengths, for views of this side -> (N, K, FIELDS)."""
+    """Operations that HAVE_STEPS and strengths, both (...), for views of this side -> (..., FIELDS)."""
     table = np.zeros((*operations.shape, FIELDS), np.int32)
     for number in np.unique(operations):
         name, chosen = NAMES[number], operations == number
         table[chosen, 0] = _STEPS[name]
         if name in GEOMETRIC:
-            table[chosen, 1:] = [fixed_point_affine(name, strength, size) for strength in strengths[chosen].tolist()]
+            maps = [fixed_point_affine(name, strength, size) for strength in strengths[chosen].tolist()]
+            table[chosen, 1:] = np.array(maps, np.int32)  # which raises where one does not fit
         elif name in _NUMBERS:
             table[chosen, 1] = _NUMBERS[name](strengths[chosen])
     return table
