@@ -22,7 +22,7 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
 from soda_fast.config.types import Kernels
-from soda_fast.data.image_set import ArrayImages, ImageSet
+from soda_fast.data.image_set import DecodedImages, ImageSet
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
@@ -118,7 +118,7 @@ class DaliExecutor:
         self._pipeline = None
 
     def _read(self, indices: NDArray[np.int64]) -> Any:
-        if isinstance(self.images, ArrayImages):
+        if isinstance(self.images, DecodedImages):
             return self.images.take(indices)
         return map_readable(self._pool, self.images.read, indices.tolist())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from soda_fast.build import build_empty_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import load_dataset
-from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.image_set import DecodedImages
 from soda_fast.data.resident import resident_size
 from soda_fast.describe import count_parameters
 from soda_fast.doctor.disk import disk_findings
@@ -73,7 +73,7 @@ def _find_images(config: Config) -> _TrainImages:
         return _TrainImages(Finding("wrong", "data set", str(error)))
     train = dataset.train
     found = Finding("ok", "data set", f"{dataset.name}, {len(train):,} training images")
-    decoded = isinstance(train, ArrayImages)
+    decoded = isinstance(train, DecodedImages)
     if not decoded and resident_size(train, config.data.resident_mib << 20) is None:
         return _TrainImages(found, len(train))
     longest = int(max(train.heights.max(), train.widths.max()))
