@@ -16,7 +16,7 @@ from soda_fast.encoding import Encode
 from soda_fast.evaluation.dci import DCI, dci
 from soda_fast.evaluation.frechet import frechet_distance
 from soda_fast.evaluation.measurement import Measurement
-from soda_fast.evaluation.reconstruction import psnr
+from soda_fast.evaluation.psnr import psnr
 from soda_fast.evaluation.result import Setting
 from soda_fast.evaluation.ssim import SSIM_SIDE, ssim
 from soda_fast.parallel import Processes

@@ -11,10 +11,10 @@ from soda_fast.build import view_rays
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
 from soda_fast.data.statistics import Statistics
-from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.sampling import denoise_under, sample_images, starting_noise
+from soda_fast.synthesis.grid import save_png
 from soda_fast.synthesis.picture import Picture, Row, draw
 from soda_fast.training.assembly import told_cameras
 
