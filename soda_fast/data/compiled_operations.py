@@ -8,6 +8,7 @@ from soda_fast.data.operations import IDENTITY, NAMES
 from soda_fast.data.step_table import HAVE_STEPS, step_table
 from soda_fast.pixels import change
 
+# Also the one step that Triton does and C does not.
 _LEFT_TO_TENSORS = ~HAVE_STEPS | np.isin(NAMES, "Hue")
 
 
