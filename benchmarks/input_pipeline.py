@@ -39,7 +39,7 @@ from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_fast.config.types import Kernels
 from soda_fast.data.executor import dali_is_installed, default_threads
-from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.image_set import DecodedImages
 from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 
@@ -91,7 +91,7 @@ def contestants(
 ) -> list[Contestant]:
     """Every contestant at every number of threads (or workers) and every batch."""
     cpu = torch.device("cpu")
-    cuda, decoded = torch.device("cuda"), isinstance(images.ours, ArrayImages)
+    cuda, decoded = torch.device("cuda"), isinstance(images.ours, DecodedImages)
     backends: list[Backend] = []
     if dali_is_installed():
         backends.append("dali")

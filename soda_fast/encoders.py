@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from soda_fast.data import Dataset
+from soda_fast.data.statistics import Statistics
 from soda_fast.encoding import Encode
 from soda_fast.export import CONFIG_NAME
 from soda_fast.parallel import Processes
@@ -106,14 +107,11 @@ class RunEncoder(nn.Module):
         self._theirs, self._own = (dataset.mean, dataset.std), (own.mean, own.std)
 
     def forward(self, images: Tensor) -> Tensor:
-        (mean, std), (own_mean, own_std) = (
-            [torch.tensor(v, device=images.device)[:, None, None] for v in values]
-            for values in (self._theirs, self._own)
-        )
-        unit = images * std + mean
+        theirs, own = (Statistics(*values, images.device) for values in (self._theirs, self._own))
+        unit = theirs.restore(images)
         if unit.shape[-1] != self.size:
             unit = F.interpolate(unit, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return self.encoder((unit - own_mean) / own_std)
+        return self.encoder(own.normalise(unit))
 
 
 def encode_module(module: nn.Module, spec: str) -> Encode:

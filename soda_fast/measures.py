@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from soda_fast.config import Config
 from soda_fast.data import Dataset
 from soda_fast.data.shapes import FACTORS, draw_factors, render_shapes
+from soda_fast.data.statistics import Statistics
 from soda_fast.encoding import Encode
 from soda_fast.evaluation.dci import DCI, dci
 from soda_fast.evaluation.frechet import frechet_distance
 from soda_fast.evaluation.measurement import Measurement
-from soda_fast.evaluation.reconstruction import psnr
+from soda_fast.evaluation.psnr import psnr
 from soda_fast.evaluation.result import Setting
 from soda_fast.evaluation.ssim import SSIM_SIDE, ssim
 from soda_fast.parallel import Processes
@@ -81,9 +82,7 @@ class FeatureMaker:
     def __init__(self, encode: Encode, config: Config, dataset: Dataset, processes: Processes) -> None:
         self._encode, self._size, self._batch = encode, config.data.source_size, config.evaluation.batch_images
         self._processes = processes
-        self._mean, self._std = (
-            torch.tensor(v, device=processes.device)[:, None, None] for v in (dataset.mean, dataset.std)
-        )
+        self._statistics = Statistics(dataset.mean, dataset.std, processes.device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, title: str) -> dict[str, Tensor]:
@@ -107,7 +106,7 @@ class FeatureMaker:
         unit = images / 255 if images.dtype == torch.uint8 else images
         if unit.shape[-1] != self._size:
             unit = F.interpolate(unit, size=(self._size, self._size), mode="bilinear", antialias=True).clamp(0, 1)
-        return (unit - self._mean) / self._std
+        return self._statistics.normalise(unit)
 
 
 def measure(

@@ -1,16 +1,12 @@
-"""The levels of images on a CPU, resized and changed in C where there is a compiler."""
-
-from collections.abc import Sequence
+"""The levels of images on a CPU, resized, changed and turned into numbers in C where there is a compiler."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_kernels import CHANGES, change_images, resize_boxes
+from soda_kernels import change_images, fill_planes, resize_boxes
 from soda_kernels.cpu.library import library
-
-NUMBERS = 6  # most numbers of a change
 
 
 def in_c() -> bool:
@@ -18,23 +14,17 @@ def in_c() -> bool:
     return library() is not None
 
 
-def places(names: Sequence[str]) -> NDArray[np.int32]:
-    """Where changes stand in soda_kernels' list, which says what their numbers are."""
-    return np.array([CHANGES.index(name) for name in names], np.int32)
-
-
-def change(images: Tensor, changes: NDArray[np.int32], numbers: NDArray[np.float64]) -> bool:
-    """One change for each image, in place.
+def change(images: Tensor, steps: NDArray[np.int32]) -> bool:
+    """One step for each image, in place.
 
     Args:
         images: (N, S, S, 3) uint8, contiguous, on the CPU.
-        changes: (N,) of `places`.
-        numbers: (N, 6), zeros where a change has fewer.
+        steps: (N, FIELDS), contiguous: `soda_fast.fused_views.Step` but HUE, and its numbers.
 
     Returns:
         False, and nothing is done, where there is no compiler.
     """
-    return change_images(images, torch.from_numpy(changes), torch.from_numpy(numbers))
+    return change_images(images, torch.from_numpy(steps))
 
 
 def resize(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> Tensor | None:
@@ -52,3 +42,16 @@ def resize(images: Tensor, boxes: Tensor, first: Tensor, weights: Tensor) -> Ten
     size = first.shape[1]
     views = torch.empty(len(images), size, size, 3, dtype=torch.uint8, device="cpu")
     return views if resize_boxes(views, images, boxes, first, weights) else None
+
+
+def look_up(planes: Tensor, pixels: Tensor, table: Tensor) -> None:
+    """planes[n, c, y, x] = table[c, pixels[n, y, x, c]]; by PyTorch where there is no compiler.
+
+    Args:
+        planes: (N, 3, H, W) float32, contiguous; overwritten.
+        pixels: (N, H, W, 3) uint8, contiguous.
+        table: (3, 256) float32, contiguous.
+    """
+    if not fill_planes(planes, pixels, table):
+        for channel, values in enumerate(table):
+            planes[:, channel] = values[pixels[..., channel].long()]

@@ -18,7 +18,7 @@ from soda_fast.data.unreadable import Readable
 from soda_fast.evaluation.knn import knn_predictions, nearest
 from soda_fast.evaluation.numerics import full_precision, l2_normalize
 from soda_fast.evaluation.provider import CachedFeatures
-from soda_fast.evaluation.reconstruction import image_grid, save_png
+from soda_fast.synthesis.grid import image_grid, save_png
 
 _MAPPED = 2000  # test images in the map and the projector: t-SNE takes seconds for so many
 _NEIGHBOURS, _QUERIES, _SIDE = 8, 10, 64

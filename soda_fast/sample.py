@@ -10,11 +10,11 @@ from soda_fast.data import load_dataset
 from soda_fast.data.unreadable import tell_replaced
 from soda_fast.diffusion import Guidance
 from soda_fast.encoding import frozen
-from soda_fast.evaluation.reconstruction import save_png
 from soda_fast.parallel import start_processes
 from soda_fast.pretrained import load_run, newest_checkpoint
 from soda_fast.run_directory import RunDirectory
 from soda_fast.sampling import with_sampling
+from soda_fast.synthesis.grid import save_png
 from soda_fast.synthesis.picture import draw
 from soda_fast.synthesis.studio import Studio
 from soda_fast.synthesis.tasks import TASKS

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.config.types import Kernels
-from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.image_set import DecodedImages
 from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.resize_weights import PRECISION_BITS, resize_weights
 from soda_fast.data.row_threads import RowThreads
@@ -45,7 +45,7 @@ class BatchedExecutor:
 
     def __init__(
         self,
-        images: ArrayImages,
+        images: DecodedImages,
         sizes: Sequence[int],
         device: torch.device,
         threads: int,
@@ -53,7 +53,7 @@ class BatchedExecutor:
         kernels: Kernels = "auto",
     ) -> None:
         self._images, self._device, self._sizes, self._kernels = images, device, tuple(sizes), kernels
-        height, width = images.pixels.shape[1:3]
+        height, width, _ = images.shape
         self._resizes = [Resize(height, width, size, device, kernels) for size in sizes]
         self._resident = torch.from_numpy(images.take(np.arange(len(images)))).to(device) if on_device else None
         self._threads = RowThreads(threads, "soda-fast-views") if threads_share_rows(kernels, device) else None
@@ -69,7 +69,7 @@ class BatchedExecutor:
             for view, made in zip(views, self._make(indices[..., rows], [plan.rows(rows) for plan in plans])):
                 view[rows] = made
 
-        most = _CACHED_BYTES // max(self._images.pixels[0].nbytes, *(view[0].numel() for view in views))
+        most = _CACHED_BYTES // max(self._images.image_bytes, *(view[0].numel() for view in views))
         self._threads.for_rows(work, indices.shape[-1], max(1, most))
         return views
 

@@ -22,13 +22,15 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
 from soda_fast.config.types import Kernels
-from soda_fast.data.image_set import ArrayImages, ImageSet
-from soda_fast.data.operate import operate
+from soda_fast.data.image_set import DecodedImages, ImageSet
+from soda_fast.data.pixel_operations import apply_operations
 from soda_fast.data.row_threads import RowThreads
 from soda_fast.data.unreadable import map_readable
 from soda_fast.data.views import ViewPlan
 from soda_fast.fused_views import threads_share_rows
 from soda_fast.store.pictures import encode_png
+
+_CACHED_VALUES = 1 << 19  # of views operated on at once on a CPU: groups large enough, arrays small enough
 
 
 class DaliExecutor:
@@ -73,8 +75,19 @@ class DaliExecutor:
             outputs = self._run([self._decode(row) for row in rows], plans)
         views = [self._copy(output) for output in outputs]
         for view, plan in zip(views, plans, strict=True):
-            operate(view, plan, self._rows, self._kernels)
+            self._operate(view, plan)
         return views
+
+    def _operate(self, views: Tensor, plan: ViewPlan) -> None:
+        """The plan's operations in place, on the whole batch at once or on the threads of a CPU."""
+        if self._rows is None:
+            apply_operations(views, plan, self._kernels)
+            return
+
+        def work(rows: slice) -> None:
+            apply_operations(views[rows], plan.rows(rows), self._kernels)
+
+        self._rows.for_rows(work, len(views), max(1, _CACHED_VALUES // views[0].numel()))
 
     def _try(self, inputs: Sequence[Any], plans: Sequence[ViewPlan]) -> Any:
         """The pipeline's outputs; None if it cannot decode an image."""
@@ -105,7 +118,7 @@ class DaliExecutor:
         self._pipeline = None
 
     def _read(self, indices: NDArray[np.int64]) -> Any:
-        if isinstance(self.images, ArrayImages):
+        if isinstance(self.images, DecodedImages):
             return self.images.take(indices)
         return map_readable(self._pool, self.images.read, indices.tolist())
 

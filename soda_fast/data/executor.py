@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.config.schema import DataConfig
-from soda_fast.data.image_set import ArrayImages, ImageSet
+from soda_fast.data.image_set import DecodedImages, ImageSet
 from soda_fast.data.views import ViewPlan
 from soda_fast.fused_views import check_kernels
 from soda_fast.pixels import in_c
@@ -67,12 +67,12 @@ def make_executor(
     """
     check_kernels(data.kernels, device)
     threads = data.threads or default_threads()
-    backend = resolve_backend(data.backend, isinstance(images, ArrayImages))
+    backend = resolve_backend(data.backend, isinstance(images, DecodedImages))
     if backend == "batched":
         from soda_fast.data.batched import BatchedExecutor
 
-        assert isinstance(images, ArrayImages), "resolve_backend refuses others"
-        small = len(images) * images.pixels[0].nbytes <= data.resident_device_mib << 20
+        assert isinstance(images, DecodedImages), "resolve_backend refuses others"
+        small = len(images) * images.image_bytes <= data.resident_device_mib << 20
         if device.type == "cpu" and not in_c():
             warnings.warn(
                 "views are made by tensor operations, several times slower than in C and slower than by DALI: "

@@ -6,7 +6,8 @@ from torch import Tensor
 from soda_fast import counter_rng
 from soda_fast.data.dataset import RGB
 from soda_fast.data.row_threads import RowThreads
-from soda_fast.planes import look_up
+from soda_fast.data.statistics import Statistics
+from soda_fast.pixels import look_up
 
 _CACHED_VALUES = 1 << 16  # of a view, worked on at once on a CPU: what fits into a core's cache
 
@@ -30,7 +31,8 @@ class Finish:
         if self._threads is not None:
             # What becomes of each level, (3, 256), by the arithmetic that a GPU does for each pixel.
             levels = torch.arange(256, dtype=torch.uint8, device=device).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
-            self._normalised, self._units = (f(levels).view(3, 256) for f in (self._statistics.normalise, to_unit))
+            units = to_unit(levels)
+            self._units, self._normalised = (v.view(3, 256) for v in (units, self._statistics.normalise(units)))
 
     def __call__(self, source: Tensor, target: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Source (N, S, S, 3) and targets (M, T, T, 3) uint8 -> (N, 3, S, S), (M, 3, T, T) float32.
@@ -38,7 +40,7 @@ class Finish:
         M: N times the targets of a source, which are next to each other. positions: (N,) of the sources.
         """
         if self._threads is None:
-            return self._add_noise(self._statistics.normalise(source), positions), to_unit(target)
+            return self._add_noise(self._statistics.normalise(to_unit(source)), positions), to_unit(target)
         sources, targets = (
             torch.empty(len(v), 3, *v.shape[1:3], dtype=torch.float32, device=v.device) for v in (source, target)
         )
@@ -65,19 +67,6 @@ class Finish:
             return clean
         noise = counter_rng.normal(self._seed, "source/noise", positions, tuple(clean.shape[1:]))
         return clean.add_(noise.mul_(self._noise))
-
-
-class Statistics:
-    """Mean and deviation of the channels, on the device."""
-
-    def __init__(self, mean: RGB, std: RGB, device: torch.device) -> None:
-        self._mean, self._std = (
-            torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in (mean, std)
-        )
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 with mean 0 and deviation 1."""
-        return to_unit(pixels).sub_(self._mean).div_(self._std)
 
 
 def to_unit(pixels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The images of one split, whether they lie in memory, in files, or in tar shards (shard_images.py)."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
@@ -61,9 +62,32 @@ class ImageSet(ABC):
             UnreadableImage: it can, and is no image.
         """
 
+    def why_unreadable(self, index: int) -> UnreadableImage:
+        """The error that names an image known to be unreadable, and the cause."""
+        raise AssertionError(f"{self.describe(index)}: pixels that were never encoded are readable")
 
-class ArrayImages(ImageSet):
-    """Images of one size in memory.
+
+class DecodedImages(ImageSet):
+    """Images of one size, decoded in memory.
+
+    shape: (H, W, 3) of each.
+    """
+
+    encoded = False
+    shape: tuple[int, int, int]
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(M, H, W, 3) pixels of the images at `indices` (M,)."""
+
+    @property
+    def image_bytes(self) -> int:
+        """What the pixels of an image take."""
+        return math.prod(self.shape)
+
+
+class ArrayImages(DecodedImages):
+    """Images given as their pixels.
 
     Args:
         pixels: (N, H, W, 3) uint8 RGB.
@@ -72,8 +96,6 @@ class ArrayImages(ImageSet):
         numbers: (N,) the images' numbers in that name; None: 0, 1, 2, ...
     """
 
-    encoded = False
-
     def __init__(
         self,
         pixels: NDArray[np.uint8],
@@ -81,16 +103,15 @@ class ArrayImages(ImageSet):
         name: str,
         numbers: NDArray[np.int64] | None = None,
     ) -> None:
-        count, height, width, _ = pixels.shape
+        count, height, width, channels = pixels.shape
         super().__init__(labels, np.full(count, height, np.int64), np.full(count, width, np.int64))
-        self.pixels, self.name = pixels, name
+        self.pixels, self.shape, self.name = pixels, (height, width, channels), name
         self.numbers = np.arange(count) if numbers is None else numbers
 
     def read(self, index: int) -> NDArray[np.uint8]:
         return self.pixels[index]
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(M, H, W, 3) pixels of the images at `indices` (M,)."""
         return self.pixels[indices]
 
     def describe(self, index: int) -> str:
@@ -151,7 +172,6 @@ class EncodedImages(ImageSet):
         return pixels
 
     def why_unreadable(self, index: int) -> UnreadableImage:
-        """The error that names an image known to be unreadable, and the cause."""
         try:
             content = self.content(index)
             read_header(content)

@@ -1,7 +1,7 @@
 """Order, plan, backend, finish: from positions of the run to batches on the device."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from soda_fast.config.schema import DataConfig, ViewConfig
 from soda_fast.data.batch import Batch
 from soda_fast.data.dataset import RGB
 from soda_fast.data.executor import default_threads, make_executor
-from soda_fast.data.finish import Finish, Statistics
+from soda_fast.data.finish import Finish, to_unit
 from soda_fast.data.image_set import ImageSet
 from soda_fast.data.order import local_positions, sample_indices, target_positions
 from soda_fast.data.pairs import Pairs
 from soda_fast.data.prefetch import Prefetcher
+from soda_fast.data.statistics import Statistics
 from soda_fast.data.transfer import to_device
 from soda_fast.data.unreadable import Readable, Replaced, describe_replaced
 from soda_fast.data.view_cameras import ViewCameras
@@ -122,7 +123,7 @@ class TrainLoader:
             ]
 
         place = to_device(positions, self._device)
-        source, *views = self._readable.views(self._execute, chosen, planned)
+        (source, *views), shown, plans = self._readable.views(self._execute, chosen, planned)
         source, target = self._finish(source, _side_by_side(views), place)
         return Batch(
             source=source,
@@ -130,20 +131,22 @@ class TrainLoader:
             position=place,
             index=to_device(indices, self._device),
             label=to_device(images.labels[indices], self._device),
-            **self._view_cameras(chosen, planned, [positions, *targets]),
+            **self._view_cameras(shown, plans, [positions, *targets]),
         )
 
     def _view_cameras(
         self,
-        chosen: NDArray[np.int64],
-        planned: Callable[[NDArray[np.int64], NDArray[np.int64]], list[ViewPlan]],
+        shown: NDArray[np.int64],
+        plans: Sequence[ViewPlan],
         positions: Sequence[NDArray[np.int64]],
     ) -> dict[str, Tensor]:
-        """The batch's cameras: of the images that its views do show. positions: (N,) of each view."""
+        """The batch's cameras: of the images (N,), or of each view (V, N), that it does show.
+
+        plans: V of them, and positions (N,) of each view.
+        """
         if self._cameras is None:
             return {}
-        shown = np.broadcast_to(self._readable.shown(chosen), (len(positions), chosen.shape[-1]))
-        plans = planned(self._images.heights[shown], self._images.widths[shown])
+        shown = np.broadcast_to(shown, (len(positions), shown.shape[-1]))
         streams = ["source"] + ["target"] * (len(positions) - 1)
         source, *targets = (
             to_device(self._cameras(*view), self._device) for view in zip(streams, positions, shown, plans, strict=True)
@@ -210,8 +213,8 @@ def iterate_views(
                     return [clean_plan(heights, widths)]
                 return [plan(view, seed, stream, positions, heights, widths)]
 
-            (pixels,) = readable.views(execute, indices, planned)
-            yield statistics.normalise(pixels), to_device(indices, device)
+            (pixels,), _, _ = readable.views(execute, indices, planned)
+            yield statistics.normalise(to_unit(pixels)), to_device(indices, device)
 
     prefetched = Prefetcher(make, data.prefetch_batches, device, list)
     try:

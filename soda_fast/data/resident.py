@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from soda_fast.data.cache import cached, stamps
 from soda_fast.data.cifar import OFFICIAL, cifar_sources, load_cifar
-from soda_fast.data.image_set import ArrayImages, EncodedImages, ImageSet, UnreadableImage
+from soda_fast.data.image_set import ArrayImages, DecodedImages, EncodedImages, ImageSet, UnreadableImage
 from soda_fast.store.build import require_space
 
 _PIXELS, _UNREADABLE = "pixels.npy", "unreadable.npy"
@@ -21,18 +21,19 @@ _SPLITS = ("train", "test")
 CIFAR_BYTES = 60_000 * 32 * 32 * 3
 
 
-class ResidentImages(ArrayImages):
+class ResidentImages(DecodedImages):
     """Decoded images, and where they came from.
 
     Args:
-        pixels: (M, H, W, 3) uint8 RGB.
+        pixels: (M, H, W, 3) uint8 RGB, in the order of `source`.
         source: the M images that they were. Heights and widths are 0 where they cannot be decoded.
         rows: (N,) which of them, in which order.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], source: ImageSet, rows: NDArray[np.int64]) -> None:
-        ImageSet.__init__(self, source.labels[rows], source.heights[rows], source.widths[rows])
-        self.pixels, self.source, self.rows = pixels, source, rows
+        super().__init__(source.labels[rows], source.heights[rows], source.widths[rows])
+        _, height, width, channels = pixels.shape
+        self.pixels, self.shape, self.source, self.rows = pixels, (height, width, channels), source, rows
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.pixels[self.rows[indices]]
@@ -46,8 +47,6 @@ class ResidentImages(ArrayImages):
         return self.read(index)
 
     def why_unreadable(self, index: int) -> UnreadableImage:
-        """The error that names an image known to be unreadable, and the cause."""
-        assert isinstance(self.source, EncodedImages), "pixels that were never encoded are readable"
         return UnreadableImage(index, str(self.source.why_unreadable(int(self.rows[index]))))
 
     def describe(self, index: int) -> str:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_fast.data.image_set import EncodedImages, ImageSet, UnreadableImage
-from soda_fast.data.resident import ResidentImages
+from soda_fast.data.image_set import ImageSet, UnreadableImage
 from soda_fast.data.views import ViewPlan
 
 T = TypeVar("T")
@@ -92,7 +91,7 @@ class Readable:
         execute: Callable[[NDArray[np.int64], Sequence[ViewPlan]], list[Tensor]],
         indices: NDArray[np.int64],
         plan: Callable[[NDArray[np.int64], NDArray[np.int64]], Sequence[ViewPlan]],
-    ) -> list[Tensor]:
+    ) -> tuple[list[Tensor], NDArray[np.int64], Sequence[ViewPlan]]:
         """What `execute` makes of the images at `indices`, or of their stand-ins; all others are as ever.
 
         Args:
@@ -100,13 +99,17 @@ class Readable:
             indices: (N,) int64; of pairs (V, N), a row for each view.
             plan: from (heights, widths) of these images, of the same shape, to the plans of their views.
 
+        Returns:
+            The views, the images that they show, of the shape of `indices`, and their plans.
+
         Raises:
             ValueError: an image is unreadable and the policy is error, or its class has no readable image.
         """
         while True:
-            chosen = self.shown(indices)
+            shown = self.shown(indices)
+            plans = plan(self._images.heights[shown], self._images.widths[shown])
             try:
-                return execute(chosen, plan(self._images.heights[chosen], self._images.widths[chosen]))
+                return execute(shown, plans), shown, plans
             except UnreadableImages as error:
                 if self._policy == "error":
                     raise
@@ -127,7 +130,7 @@ class Readable:
         """The images themselves, or their stand-ins as far as is known: of the shape of `indices`."""
         for index in indices[self._images.heights[indices] == 0].tolist():
             if index not in self._causes:
-                self._causes[index] = str(why_unreadable(self._images, index))
+                self._causes[index] = str(self._images.why_unreadable(index))
         if not self._causes:
             return indices
         if self._policy == "error":
@@ -178,12 +181,6 @@ def known_unreadable(images: ImageSet) -> NDArray[np.int64]:
     return np.flatnonzero(images.heights == 0)
 
 
-def why_unreadable(images: ImageSet, index: int) -> ValueError:
-    """The error that names an image known to be unreadable, and the cause."""
-    assert isinstance(images, EncodedImages | ResidentImages), "pixels that were never encoded are readable"
-    return images.why_unreadable(index)
-
-
 def check_policy(images: ImageSet, split: str, policy: Policy, limit: float) -> None:
     """Refuse a set with images known to be unreadable, or with too many of them.
 
@@ -201,7 +198,7 @@ def check_policy(images: ImageSet, split: str, policy: Policy, limit: float) -> 
         return
     if policy == "error":
         more = f" ({len(found) - 1:,} more; soda-fast prepare --check names all)" if len(found) > 1 else ""
-        raise ValueError(f"{why_unreadable(images, int(found[0]))}{more}")
+        raise ValueError(f"{images.why_unreadable(int(found[0]))}{more}")
     check_share(len(found), len(images), split, limit)
 
 

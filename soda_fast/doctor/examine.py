@@ -1,12 +1,12 @@
 """The whole examination: machine, paths, disks, memory, two real steps."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from soda_fast.build import build_empty_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import load_dataset
-from soda_fast.data.image_set import ArrayImages
+from soda_fast.data.image_set import DecodedImages
 from soda_fast.data.resident import resident_size
 from soda_fast.describe import count_parameters
 from soda_fast.doctor.disk import disk_findings
@@ -15,6 +15,7 @@ from soda_fast.doctor.fits import memory_finding
 from soda_fast.doctor.hardware import this_hardware
 from soda_fast.doctor.machine import machine_findings
 from soda_fast.doctor.paths import path_findings
+from soda_fast.doctor.processes import fitting_processes
 from soda_fast.doctor.trial import try_steps
 
 
@@ -38,31 +39,45 @@ def examine(
         found += _say(f"\n{path}", [Finding("wrong", "configuration", str(error))])
         return _verdict(found)
     hardware = this_hardware()
-    images_found, train_images, longest = _find_images(config)
-    paths = path_findings(config, hardware, train_images, longest)
-    found += _say(f"\n{path}: which paths, and why", [images_found, *paths])
-    found += _say("\nDisks and memory", disk_findings(config, _parameters(config), train_images))
+    train = _find_images(config)
+    paths = path_findings(config, hardware, train.count, train.longest)
+    found += _say(f"\n{path}: which paths, and why", [train.finding, *paths])
+    found += _say("\nDisks and memory", disk_findings(config, _parameters(config), train.count))
+    processes = fitting_processes(config, max(hardware.gpus, 1))
     if not _wrong(found):
-        found += _say(None, [memory_finding(config, hardware)])
+        found += _say(None, [memory_finding(config, hardware, processes)])
     if steps and not _wrong(found):
         print(f"\nTwo steps, tried for at most {limit_s:.0f} s ...", flush=True)
-        found += _say(None, [try_steps(path, overrides, config, hardware.gpus, images, limit_s)])
+        gpus = processes if hardware.on_gpu else 0
+        found += _say(None, [try_steps(path, overrides, config, gpus, images, limit_s, train.to_be_decoded)])
     return _verdict(found)
 
 
-def _find_images(config: Config) -> tuple[Finding, int | None, int | None]:
-    """Whether the data set is there, how many training images it has, and their longer side in pixels if training will
-    have them decoded in memory; nothing is decoded or written."""
+@dataclass(frozen=True)
+class _TrainImages:
+    """count: None: not known. longest: their longer side in pixels if training will have them decoded in memory, else
+    None. to_be_decoded: whether it will first have to decode them for that."""
+
+    finding: Finding
+    count: int | None = None
+    longest: int | None = None
+    to_be_decoded: bool = False
+
+
+def _find_images(config: Config) -> _TrainImages:
+    """Whether the data set is there, and what training will make of it; nothing is decoded or written."""
     grey = (0.5, 0.5, 0.5)
     try:
         dataset = load_dataset(replace(config.data, resident_mib=0, mean=grey, std=grey))
     except (ValueError, OSError) as error:
-        return Finding("wrong", "data set", str(error)), None, None
-    text = f"{dataset.name}, {len(dataset.train):,} training images"
-    resident = resident_size(dataset.train, config.data.resident_mib << 20) is not None
-    decoded = resident or isinstance(dataset.train, ArrayImages)
-    longest = int(max(dataset.train.heights.max(), dataset.train.widths.max())) if decoded else None
-    return Finding("ok", "data set", text), len(dataset.train), longest
+        return _TrainImages(Finding("wrong", "data set", str(error)))
+    train = dataset.train
+    found = Finding("ok", "data set", f"{dataset.name}, {len(train):,} training images")
+    decoded = isinstance(train, DecodedImages)
+    if not decoded and resident_size(train, config.data.resident_mib << 20) is None:
+        return _TrainImages(found, len(train))
+    longest = int(max(train.heights.max(), train.widths.max()))
+    return _TrainImages(found, len(train), longest, to_be_decoded=not decoded)
 
 
 def _say(title: str | None, findings: Iterable[Finding]) -> list[Finding]:

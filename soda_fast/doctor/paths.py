@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, run_length_images
+from soda_fast.config import Config, resolve_perf, run_length_images
 from soda_fast.data.executor import DALI_DIFFERS, Backend, resolve_backend
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.hardware import Hardware
+from soda_fast.doctor.processes import fitting_processes, why_not
 from soda_fast.doctor.views import view_findings
 from soda_fast.flops import count_flops
 
@@ -24,10 +25,8 @@ def path_findings(
 
     train_images: None: not known. longest: side in pixels of those that will lie in memory decoded; None: none will.
     """
-    if hardware.on_gpu:
-        yield from _gpus(config, hardware)
-    else:
-        yield _cpu(config, hardware, train_images)
+    yield _gpu(hardware) if hardware.on_gpu else _cpu(config, hardware, train_images)
+    yield from _processes(config, hardware)
     yield from _images(config, hardware, longest)
     yield _precision(config, hardware)
     yield _compile(config, hardware)
@@ -47,18 +46,21 @@ def _cpu(config: Config, hardware: Hardware, train_images: int | None) -> Findin
     return Finding("slow", "device", text, "it needs a GPU")
 
 
-def _gpus(config: Config, hardware: Hardware) -> Iterator[Finding]:
-    yield Finding("ok", "device", f"GPU, {hardware.gpu}")
-    if hardware.gpus == 1:
-        return
-    try:
-        check_world_size(config, hardware.gpus)
-        check_shard_processes(config, hardware.gpus, hardware.gpus)
-    except ValueError as error:
-        yield Finding("slow", "processes", f"not all {hardware.gpus} GPUs: {error}")
-        return
-    command = f"torchrun --nproc-per-node={hardware.gpus} -m soda_fast train CONFIG"
-    yield Finding("note", "processes", f"`soda-fast train` uses one of {hardware.gpus} GPUs; all of them: {command}")
+def _gpu(hardware: Hardware) -> Finding:
+    return Finding("ok", "device", f"GPU, {hardware.gpu}")
+
+
+def _processes(config: Config, hardware: Hardware) -> Iterator[Finding]:
+    """Nothing where there can only be one, and one fits."""
+    most = max(hardware.gpus, 1)
+    count, obstacle = fitting_processes(config, most), why_not(config, most)
+    if not count:
+        yield Finding("wrong", "processes", str(obstacle))
+    elif obstacle:
+        yield Finding("slow", "processes", f"{count} of {most} GPUs at most: {obstacle}")
+    elif most > 1:
+        command = f"torchrun --nproc-per-node={most} -m soda_fast train CONFIG"
+        yield Finding("note", "processes", f"`soda-fast train` uses one of {most} GPUs; all of them: {command}")
 
 
 def _images(config: Config, hardware: Hardware, longest: int | None) -> Iterator[Finding]:

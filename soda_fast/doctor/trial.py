@@ -21,16 +21,23 @@ _TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "
 
 
 def try_steps(
-    path: str, overrides: Sequence[str], config: Config, gpus: int, images: int | None, limit_s: float
+    path: str,
+    overrides: Sequence[str],
+    config: Config,
+    gpus: int,
+    images: int | None,
+    limit_s: float,
+    to_be_decoded: bool = False,
 ) -> Finding:
-    """Train two steps with the command that a user would give, on all GPUs of this machine, and say how it went.
+    """Train two steps with the command that a user would give, and say how it went.
 
     Args:
         path, overrides: of the configuration.
         config: the same, loaded.
-        gpus: 0: on the CPU.
+        gpus: how many are used; 0: the CPU.
         images: of a step; None: the configuration's on GPUs, at most 8 on a CPU.
         limit_s: after that many seconds it is ended.
+        to_be_decoded: training will first decode all images into memory; these steps do without.
     """
     processes = max(gpus, 1)
     batch = images or (config.train.global_batch_images if gpus else min(config.train.global_batch_images, CPU_IMAGES))
@@ -44,12 +51,14 @@ def try_steps(
         seconds = time.monotonic() - start
         lines = _metrics(run / "metrics.jsonl")
     where = f"{processes} GPUs" if gpus > 1 else "the GPU" if gpus else "the CPU"
+    how = f"on {where} with {batch} images a step"
+    how += ", decoded as they come and not, as training will have them, in memory" if to_be_decoded else ""
     if code is None:
-        text = f"not done after {limit_s:.0f} s on {where}, with {batch} images a step"
-        return Finding("wrong", "two steps", text, "try again with --batch 8 or a longer --limit-s")
+        remedy = "try again with --batch 8 or a longer --limit-s"
+        return Finding("wrong", "two steps", f"not done after {limit_s:.0f} s {how}", remedy)
     if code:
-        return Finding("wrong", "two steps", f"failed on {where} with {batch} images a step:\n{last_words(output)}")
-    return Finding("ok", "two steps", _success(lines, batch, seconds, where))
+        return Finding("wrong", "two steps", f"failed {how}:\n{last_words(output)}")
+    return Finding("ok", "two steps", _success(lines, batch, seconds, how))
 
 
 def run_limited(command: Sequence[str], limit_s: float) -> tuple[int | None, str]:
@@ -106,8 +115,11 @@ def _changes(config: Config, run: Path, batch: int) -> list[str]:
         "sampling.steps=1",
         "evaluation.during=none",
         "profile.steps=null",
+        # Decoding every image would take as long as the set is large.
         "data.resident_mib=0",
     ]
+    if config.data.backend == "batched":
+        changes.append("data.backend=auto")  # which is batched where the images need no decoding
     if known_train_images(config.data.dataset) is None and config.data.mean is None:
         changes.append(f"data.mean={_GREY}")  # measuring it would read every image
     if known_train_images(config.data.dataset) is None and config.data.std is None:
@@ -119,9 +131,9 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _success(lines: list[dict[str, Any]], batch: int, seconds: float, where: str) -> str:
+def _success(lines: list[dict[str, Any]], batch: int, seconds: float, how: str) -> str:
     steps = [line for line in lines if "images_per_second" in line]
-    text = f"done on {where} with {batch} images a step, {seconds:.0f} s with all preparations"
+    text = f"done {how}, {seconds:.0f} s with all preparations"
     if len(steps) == 2:
         first, second = (batch / line["images_per_second"] for line in steps)
         text += f": the first step {first:.1f} s, the second {second:.2f} s"

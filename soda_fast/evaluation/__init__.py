@@ -8,7 +8,7 @@ from soda_fast.evaluation.linear_probe import linear_probe
 from soda_fast.evaluation.measurement import MEASURES, Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocol, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures, FeatureProvider, Split
-from soda_fast.evaluation.reconstruction import image_grid, psnr, save_png
+from soda_fast.evaluation.psnr import psnr
 from soda_fast.evaluation.report import Subject, format_table, notes, table_rows, write_report
 from soda_fast.evaluation.result import Result, headline
 from soda_fast.evaluation.ssim import ssim
@@ -28,7 +28,6 @@ __all__ = [
     "format_table",
     "frechet_distance",
     "headline",
-    "image_grid",
     "knn_accuracy",
     "linear_probe",
     "notes",
@@ -37,7 +36,6 @@ __all__ = [
     "psnr",
     "run_protocol",
     "run_protocols",
-    "save_png",
     "ssim",
     "stratified_holdout",
     "table_rows",

@@ -1,6 +1,7 @@
 """How much memory a configuration needs on each GPU, said before anything is trained."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from soda_fast.config import Config, resolve_perf
 from soda_fast.config.schema import PerfConfig
@@ -8,8 +9,9 @@ from soda_fast.memory.ledger import Usage
 from soda_fast.memory.simulation import simulate
 
 GIB = 2**30
-OUTSIDE_BYTES = 2 * GIB
-"""Not PyTorch's tensors: the CUDA context, NCCL's buffers, workspaces of cuDNN and cuBLAS, DALI, gaps in between."""
+OUTSIDE_BYTES = {"cuda": 2 * GIB, "cpu": GIB // 2}
+"""Not PyTorch's tensors. On a GPU the CUDA context, NCCL's buffers, workspaces of cuDNN and cuBLAS, DALI, gaps in
+between; on a CPU Python and the libraries."""
 TOLERANCE = 0.1
 """How far a prediction may be off."""
 _KINDS = {
@@ -41,13 +43,18 @@ class MemoryPlan:
         """The most that PyTorch's tensors take at a time: to be compared with torch.cuda.max_memory_allocated()."""
         return self.usage.peak
 
-    def verdict(self, memory_bytes: int) -> str:
-        """Whether a GPU of `memory_bytes` is enough, in a sentence."""
-        need, memory = self.peak_bytes + OUTSIDE_BYTES, f"{memory_bytes / GIB:.1f} GiB"
+    def fit(self, memory_bytes: int) -> Literal["fits", "may not fit", "does not fit"]:
+        """Whether `memory_bytes` of a GPU, or of a CPU for each process, are enough."""
+        need = self.peak_bytes + OUTSIDE_BYTES[self.device]
         if need * (1 + TOLERANCE) <= memory_bytes:
-            return f"fits in {memory}"
-        remedy = "train.accumulate, perf.activation_checkpointing=true or more processes take less"
-        return f"{'may not' if need <= memory_bytes else 'does not'} fit in {memory}; {remedy}"
+            return "fits"
+        return "may not fit" if need <= memory_bytes else "does not fit"
+
+    def verdict(self, memory_bytes: int) -> str:
+        """`fit` in a sentence."""
+        fit = self.fit(memory_bytes)
+        remedy = "; train.accumulate, perf.activation_checkpointing=true or more processes take less"
+        return f"{fit} in {memory_bytes / GIB:.1f} GiB{'' if fit == 'fits' else remedy}"
 
     def lines(self) -> list[str]:
         """For a person."""

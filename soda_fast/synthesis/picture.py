@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from soda_fast.evaluation.reconstruction import SEPARATOR, image_grid
+from soda_fast.synthesis.grid import SEPARATOR, image_grid
 
 _FONT_SIZE = 13
 _MARGIN = 6  # pixels around words

@@ -15,6 +15,7 @@ from soda_fast.config.schema import ViewConfig
 from soda_fast.data import Dataset, ImageSet, iterate_views
 from soda_fast.data.dataset import RGB
 from soda_fast.data.pairs import Pairs
+from soda_fast.data.statistics import Statistics
 from soda_fast.data.unreadable import Readable
 from soda_fast.data.view_cameras import view_cameras
 from soda_fast.data.views import clean_plan, plan
@@ -69,10 +70,7 @@ class Studio:
 
     def visible(self, sources: Tensor) -> Tensor:
         """Normalised views as the images in [0, 1] that they were."""
-        mean, std = (
-            torch.tensor(v, device=sources.device)[:, None, None] for v in (self.dataset.mean, self.dataset.std)
-        )
-        return sources * std + mean
+        return Statistics(self.dataset.mean, self.dataset.std, sources.device).restore(sources)
 
     def partners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The images (N,) whose views are the targets: another of each object under data.pairs, else the same.

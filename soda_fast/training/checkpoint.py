@@ -57,7 +57,6 @@ class CheckpointStore:
         processes: Processes,
         description: dict[str, Any],
         keep: int,
-        description: dict[str, Any],
         keep_every_images: int = 0,
         max_failures: int = 1,
         accept_changes: bool = False,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from soda_fast.config import Config
 from soda_fast.data import Dataset
-from soda_fast.evaluation import save_png
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.synthesis.grid import save_png
 from soda_fast.training.clock import ShareTimer
 from soda_fast.training.metrics import Metrics
 from soda_fast.training.probes import Probes

@@ -9,6 +9,7 @@ from torch import Tensor
 from soda_fast.build import view_rays
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset, TrainLoader
+from soda_fast.data.statistics import Statistics
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, reshard
 from soda_fast.sampling import denoise_under, sample_images, starting_noise
@@ -45,10 +46,7 @@ class Samples:
 
     def _visible(self, source: Tensor) -> Tensor:
         """The source view as the image that it was, its noise included."""
-        mean, std = (
-            torch.tensor(v, device=source.device)[:, None, None] for v in (self.dataset.mean, self.dataset.std)
-        )
-        return source * std + mean
+        return Statistics(self.dataset.mean, self.dataset.std, source.device).restore(source)
 
     def _first_images(self) -> Batch:
         if self._batch is None:

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from data.pictures import clouds, encode
 from forked import PATIENCE_S
+from PIL import Image
 from training.tiny import tiny_tree
 
 from soda_fast.cli import main
@@ -41,10 +44,32 @@ def test_the_digits_train_here_and_nothing_stays(tmp_path: Path, capsys: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
+def test_images_that_training_would_decode_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """data.backend=batched refuses what is not decoded, and the two steps decode nothing beforehand."""
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(6):
+            content = encode(Image.fromarray(clouds(generator, 16, 16)), "JPEG")
+            (tmp_path / "train" / name / f"{number}.jpg").write_bytes(content)
+    tree = tiny_tree(tmp_path / "run", steps=50)
+    tree["data"] |= {"dataset": "folder", "root": str(tmp_path), "backend": "batched"}
+    (tmp_path / "batched.yaml").write_text(json.dumps(tree))
+    assert main(["doctor", str(tmp_path / "batched.yaml"), "--batch", "4"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "images in memory, a batch at once" in text
+    assert "with 4 images a step, decoded as they come and not, as training will have them, in memory" in text
+
+
 MISTAKES = {
     "a key": (["model.decoder.chanels=32"], "model.decoder.chanels", "configuration"),
     "a contradiction": (["model.decoder.channels=33"], "multiple of 32", "configuration"),
     "no images": (["data.dataset=cifar10", "data.root=/nowhere"], "data.root /nowhere", "data set"),
+    "no shards": (
+        ["parallel.strategy=hsdp", "parallel.shard_processes=4096"],
+        "parallel.shard_processes is 4096",
+        "processes",
+    ),
     "no place": (["run.dir=/dev/null/run"], "run.dir /dev/null/run", "run directory"),
 }
 

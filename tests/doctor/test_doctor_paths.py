@@ -10,7 +10,9 @@ from soda_fast.config import Config, load_config
 from soda_fast.doctor.findings import Finding
 from soda_fast.doctor.fits import memory_finding
 from soda_fast.doctor.hardware import Hardware, this_hardware
+from soda_fast.doctor.machine import available_memory_bytes
 from soda_fast.doctor.paths import head_widths, path_findings
+from soda_fast.doctor.processes import fitting_processes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 H100 = Hardware("cuda", 1, "NVIDIA H100 80GB HBM3", (9, 0), 16, 80 << 30, True, True, True, None)
@@ -42,8 +44,18 @@ def test_a_node_of_eight() -> None:
     assert "torchrun --nproc-per-node=8" in found(cifar(), node)["processes"].text
     refused = found(cifar("train.global_batch_images=500"), node)["processes"]
     assert refused.mark == "slow"
+    assert refused.text.startswith("5 of 8 GPUs at most: ")
     assert "do not divide" in refused.text
     assert found(cifar(), replace(node, cores=16))["images"].mark == "slow"
+
+
+@pytest.mark.parametrize(("gpus", "most"), [(0, 0), (1, 0), (3, 0), (4, 4), (6, 4), (8, 8)])
+def test_groups_of_four_processes(gpus: int, most: int) -> None:
+    config = cifar("parallel.strategy=hsdp", "parallel.shard_processes=4")
+    hardware = replace(H100, gpus=gpus) if gpus else LAPTOP
+    assert fitting_processes(config, max(gpus, 1)) == most
+    mark = "note" if most == gpus and most else "slow" if most else "wrong"
+    assert found(config, hardware)["processes"].mark == mark
 
 
 def test_a_cpu() -> None:
@@ -120,13 +132,33 @@ def test_resident_images_without_a_compiler() -> None:
 def test_memory_that_suffices_or_not() -> None:
     one_level = ["model.decoder.multipliers=[1]", "model.decoder.attention=[true]", "model.decoder.blocks=1"]
     config = load_config(CONFIGS / "demo_digits.yaml", ["perf.compile=false", *one_level])
-    fits = memory_finding(config, replace(H100, gpus=8))
+    fits = memory_finding(config, H100, 8)
     assert fits.mark == "ok"
     assert "on each of 8 GPUs (bf16, channels_last, eager), fits in 80.0 GiB" in fits.text
-    small = memory_finding(config, replace(H100, memory_bytes=1 << 30))
+    small = memory_finding(config, replace(H100, memory_bytes=1 << 30), 1)
     assert small.mark == "wrong"
     assert "does not fit in 1.0 GiB" in small.text
-    assert "on one GPU" in memory_finding(config, replace(H100, gpus=3)).text
+    assert "on one GPU" in small.text
+    laptop = memory_finding(config, replace(LAPTOP, memory_bytes=1 << 30), 1)
+    assert laptop.mark == "ok"
+    assert "on the CPU (fp32, contiguous, eager), fits in 1.0 GiB" in laptop.text
+
+
+@pytest.mark.parametrize(
+    ("stat", "available"),
+    [("anon 900\nactive_file 10\ninactive_file 300\nslab 5\n", 1000 - 700 + 300), ("anon 900\n", 300), (None, 300)],
+)
+def test_files_that_a_container_has_read_are_given_up_for_memory(
+    stat: str | None, available: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soda_fast.doctor.machine._CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    if stat is not None:
+        (tmp_path / "memory.stat").write_text(stat)
+    assert available_memory_bytes() == available
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory_bytes() > 1000
 
 
 def test_widths_of_heads() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from soda_fast import counter_rng
-from soda_fast.planes import look_up
+from soda_fast.pixels import look_up
 from soda_kernels import counter_normal
 from soda_kernels.cpu import library as native
 

@@ -1,6 +1,7 @@
 """The predicted peak against what PyTorch's allocators say of the real step."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,8 @@ def test_processes_that_do_not_fit_are_refused() -> None:
 def test_the_verdict() -> None:
     plan = predict_memory(configuration(perf={"compile": False}))
     need = plan.peak_bytes + 2 * 2**30
-    assert plan.verdict(2 * need).startswith("fits")
-    assert plan.verdict(int(1.05 * need)).startswith("may not fit")
-    assert plan.verdict(need - 1).startswith("does not fit")
+    sizes = (2 * need, int(1.05 * need), need - 1)
+    assert [plan.fit(size) for size in sizes] == ["fits", "may not fit", "does not fit"]
+    assert plan.verdict(4 << 30) == "fits in 4.0 GiB"
+    assert plan.verdict(1 << 30).startswith("does not fit in 1.0 GiB; train.accumulate, ")
+    assert replace(plan, device="cpu").fit(need) == "fits", "a CPU has no CUDA context"

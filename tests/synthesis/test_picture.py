@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from soda_fast.evaluation import image_grid
+from soda_fast.synthesis.grid import image_grid
 from soda_fast.synthesis.picture import Picture, Row, draw
 
 

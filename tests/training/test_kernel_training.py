@@ -9,7 +9,6 @@ from training.tiny import losses, run_tiny, tiny_tree
 
 from soda_fast.build import build_model, choose_kernels
 from soda_fast.config import ConfigError, config_from_tree
-from soda_kernels.group_norm_modulate import availability
 
 
 def train_with(kernels: str, folder: Path, batch: int, **decoder: Any) -> dict[int, float]:
@@ -45,7 +44,7 @@ def test_weights_have_the_same_names_with_and_without(tmp_path: Path) -> None:
 
 
 def test_a_kernel_asked_for_and_not_available_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "_why_not_on", lambda device: "it runs on GPUs")
+    monkeypatch.setattr("soda_fast.build.why_not_triton", lambda device: "it runs on GPUs")
     tree: dict[str, Any] = {**tiny_tree(tmp_path / "run", 1), "perf": {"kernels": "triton"}}
     with pytest.raises(ConfigError, match=r"perf\.kernels: triton is not available here: it runs on GPUs; use auto"):
         run_tiny(tree)

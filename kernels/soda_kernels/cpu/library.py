@@ -55,7 +55,7 @@ def _declare(found: ctypes.CDLL) -> None:
     found.join_pairs.argtypes, found.join_pairs.restype = (*[pointer] * 4, size), None
     found.fill_planes.argtypes, found.fill_planes.restype = (*[pointer] * 3, size, size), None
     found.resize_boxes.argtypes, found.resize_boxes.restype = (*[pointer] * 6, *[size] * 5), None
-    found.change_images.argtypes, found.change_images.restype = (*[pointer] * 4, size, size), None
+    found.change_images.argtypes, found.change_images.restype = (*[pointer] * 3, size, size), None
 
 
 def _reason(error: Exception) -> str:

@@ -5,10 +5,11 @@
 
 #include <string.h>
 
-/* In the order of CHANGES in pixels.py, which says what the numbers of each are. */
-enum change {
-    NOTHING, WARP, BRIGHTNESS, COLOR, CONTRAST, SHARPNESS, POSTERIZE, SOLARIZE, AUTO_CONTRAST, EQUALIZE, GRAYSCALE
+/* `Step` in view_operations/steps.py, which says what the numbers of each are. */
+enum step {
+    IDENTITY, WARP, BRIGHTNESS, COLOR, CONTRAST, SHARPNESS, POSTERIZE, SOLARIZE, AUTO_CONTRAST, EQUALIZE, HUE, GRAYSCALE
 };
+enum { FIELDS = 7 };
 
 PART uint8_t grey(const uint8_t *pixel)
 {
@@ -154,10 +155,9 @@ PART void equalize(uint8_t *image, int64_t pixels)
 
 /* Nearest neighbours, black outside. map: a, b, c, d, e, f in 16.16 fixed point; pixel (x, y) of the result shows pixel
    (a x + b y + c, d x + e y + f). */
-PART void warp(uint8_t *restrict image, uint8_t *restrict before, const double *map, int64_t size)
+PART void warp(uint8_t *restrict image, uint8_t *restrict before, const int32_t *map, int64_t size)
 {
-    const int64_t a = (int64_t)map[0], b = (int64_t)map[1], c = (int64_t)map[2];
-    const int64_t d = (int64_t)map[3], e = (int64_t)map[4], f = (int64_t)map[5];
+    const int64_t a = map[0], b = map[1], c = map[2], d = map[3], e = map[4], f = map[5];
     memcpy(before, image, (size_t)(3 * size * size));
     for (int64_t y = 0; y < size; y++, image += 3 * size) {
         int64_t source_x = b * y + c, source_y = e * y + f;
@@ -179,25 +179,28 @@ PART void warp(uint8_t *restrict image, uint8_t *restrict before, const double *
     }
 }
 
-/* One change for each image, in place. numbers: 6 for each. spare: room for one image. */
+/* One step for each image, in place. steps: a step and its numbers for each. spare: room for one image. */
 FOR_EACH_PROCESSOR
-void change_images(uint8_t *restrict images, uint8_t *restrict spare, const int32_t *restrict changes,
-                   const double *restrict numbers, int64_t count, int64_t size)
+void change_images(uint8_t *restrict images, uint8_t *restrict spare, const int32_t *restrict steps, int64_t count,
+                   int64_t size)
 {
     const int64_t pixels = size * size;
-    for (int64_t n = 0; n < count; n++, images += 3 * pixels, numbers += 6) {
-        const float factor = (float)numbers[0];
-        switch ((enum change)changes[n]) {
-        case NOTHING: break;
+    for (int64_t n = 0; n < count; n++, images += 3 * pixels, steps += FIELDS) {
+        const int32_t *numbers = steps + 1;
+        float factor;
+        memcpy(&factor, numbers, sizeof factor); /* of the steps that have one */
+        switch ((enum step)steps[0]) {
+        case IDENTITY: break;
         case WARP: warp(images, spare, numbers, size); break;
         case BRIGHTNESS: blend_all(images, 0.0f, factor, 3 * pixels); break;
         case COLOR: color(images, spare, factor, pixels); break;
         case CONTRAST: contrast(images, factor, pixels); break;
         case SHARPNESS: sharpness(images, spare, factor, size); break;
         case POSTERIZE: posterize(images, (uint8_t)numbers[0], 3 * pixels); break;
-        case SOLARIZE: solarize(images, (int64_t)numbers[0], 3 * pixels); break;
+        case SOLARIZE: solarize(images, numbers[0], 3 * pixels); break;
         case AUTO_CONTRAST: auto_contrast(images, pixels); break;
         case EQUALIZE: equalize(images, pixels); break;
+        case HUE: break; /* PyTorch's */
         case GRAYSCALE:
             fill_grey(spare, images, pixels);
             memcpy(images, spare, (size_t)(3 * pixels));

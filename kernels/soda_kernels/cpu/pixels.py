@@ -5,40 +5,15 @@ from torch import Tensor
 
 from soda_kernels.cpu.library import library
 from soda_kernels.memory import check_memory
-
-CHANGES = (
-    "nothing",
-    "warp",
-    "brightness",
-    "color",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "autocontrast",
-    "equalize",
-    "grayscale",
-)
-"""What `change_images` can do, with its numbers.
-
-warp: a, b, c, d, e, f in 16.16 fixed point, integers; pixel (x, y) of the result shows pixel
-    (a x + b y + c, d x + e y + f), black outside.
-brightness, color, contrast, sharpness: the factor, a float32.
-posterize: the mask of the bits kept, 0..255.
-solarize: the first level inverted, 0..256.
-Others: none.
-"""
-
-NUMBERS = 6
+from soda_kernels.view_operations.steps import FIELDS
 
 
-def change_images(images: Tensor, changes: Tensor, numbers: Tensor) -> bool:
-    """One change for each image, in place. May be called from several threads for different images.
+def change_images(images: Tensor, steps: Tensor) -> bool:
+    """One step for each image, in place. May be called from several threads for different images.
 
     Args:
         images: (N, S, S, 3) uint8, contiguous, on the CPU.
-        changes: (N,) int32, contiguous: places in CHANGES.
-        numbers: (N, 6) float64, contiguous; zeros where a change has fewer.
+        steps: (N, FIELDS) int32, contiguous: a `Step` and its numbers; HUE does nothing here.
 
     Returns:
         False, and nothing is done, where there is no C compiler (see `library`).
@@ -46,10 +21,10 @@ def change_images(images: Tensor, changes: Tensor, numbers: Tensor) -> bool:
     functions = library()
     if functions is None:
         return False
-    check_memory(torch.device("cpu"), (images, torch.uint8), (changes, torch.int32), (numbers, torch.float64))
+    check_memory(torch.device("cpu"), (images, torch.uint8), (steps, torch.int32))
     count, height, width, channels = images.shape
     assert (height, channels) == (width, 3), f"square RGB images, not {tuple(images.shape)}"
-    assert (changes.shape, numbers.shape) == ((count,), (count, NUMBERS)), "a change for each image"
+    assert steps.shape == (count, FIELDS), "a step for each image"
     spare = torch.empty(height * width * 3, dtype=torch.uint8, device="cpu")
-    functions.change_images(*(tensor.data_ptr() for tensor in (images, spare, changes, numbers)), count, height)
+    functions.change_images(*(tensor.data_ptr() for tensor in (images, spare, steps)), count, height)
     return True

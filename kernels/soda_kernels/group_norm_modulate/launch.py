@@ -11,7 +11,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.dropout import keep_threshold
-from soda_kernels.group_norm_modulate.memory import dense, dense_skip, empty_output, empty_parts, layout_of
+from soda_kernels.group_norm_modulate.layout import dense, dense_skip, empty_output, empty_parts, layout_of
 from soda_kernels.group_norm_modulate.tiling import BUDGETS, Tiling, choose_tiling
 from soda_kernels.group_norm_modulate.triton_backward import backward_looped, backward_whole
 from soda_kernels.group_norm_modulate.triton_forward import forward_looped, forward_whole

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.dropout import keep_mask
-from soda_kernels.group_norm_modulate.memory import dense, empty_parts, layout_of
+from soda_kernels.group_norm_modulate.layout import dense, empty_parts, layout_of
 
 
 def forward(

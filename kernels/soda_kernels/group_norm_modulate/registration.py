@@ -12,8 +12,8 @@ from torch import Tensor
 
 from soda_kernels.group_norm_modulate import reference
 from soda_kernels.group_norm_modulate.arguments import Options
-from soda_kernels.group_norm_modulate.availability import takes_triton
-from soda_kernels.group_norm_modulate.memory import dense, dense_skip, empty_output, empty_parts
+from soda_kernels.group_norm_modulate.backend import takes_triton
+from soda_kernels.group_norm_modulate.layout import dense, dense_skip, empty_output, empty_parts
 
 
 @torch.library.custom_op("soda_kernels::group_norm_modulate", mutates_args=())

@@ -1,4 +1,4 @@
-"""Picture grids and PSNR."""
+"""Picture grids."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from soda_fast.evaluation import image_grid, psnr, save_png
+from soda_fast.synthesis.grid import image_grid, save_png
 
 
 def images(num: int, side: int, seed: int = 0) -> Tensor:
@@ -62,14 +62,6 @@ def test_png_holds_the_grid(tmp_path: Path) -> None:
     save_png(tmp_path / "grid.png", grid)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png")), grid)
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
-
-
-def test_psnr() -> None:
-    x = torch.zeros(3, 3, 4, 4)
-    y = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.1), torch.ones(3, 4, 4)])
-    assert psnr(x, y).tolist() == pytest.approx([100.0, 20.0, 0.0], abs=1e-5)
-    with pytest.raises(ValueError, match="give two equal"):
-        psnr(x, y[:2])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pictures for people: grids of images, and how far a reconstruction is from its original."""
+"""Grids of images, and how pictures become files."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from soda_fast.files import write_atomically
 _VISIBLE_SIDE = 64  # pixels; smaller images are enlarged to at least this
 SEPARATOR = 2  # pixels between cells
 _SEPARATOR_GREY = 255
-_LEAST_ERROR = 1e-10  # mean squared; PSNR counts a smaller one as this
 
 
 def image_grid(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
@@ -54,24 +53,6 @@ def save_png(path: Path, grid: NDArray[np.uint8]) -> None:
     buffer = io.BytesIO()
     Image.fromarray(grid).save(buffer, format="PNG")
     write_atomically(Path(path), buffer.getvalue())
-
-
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """(N,) float64 peak signal-to-noise ratio of each pair of images in [0, 1], in dB, at most 100.
-
-    Equal images would have infinity, and so would every mean with them. 100 dB is a mean squared error of 1e-10: one
-    level of 256 in one channel of one pixel among 226x226.
-
-    Args:
-        x, y: (N, C, H, W) floating point in [0, 1].
-
-    Raises:
-        ValueError: different shapes.
-    """
-    if x.shape != y.shape or x.ndim != 4:
-        raise ValueError(f"images of the shapes {tuple(x.shape)} and {tuple(y.shape)}: give two equal (N, C, H, W)")
-    mean_squared_error = (x.double() - y.double()).square().mean(dim=(1, 2, 3))
-    return -10 * torch.log10(mean_squared_error.clamp_min(_LEAST_ERROR))
 
 
 def _enlargement(row: Tensor) -> int:
