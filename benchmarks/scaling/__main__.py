@@ -11,7 +11,6 @@ GPUs. benchmarks/scaling/prediction.py says how. Without a GPU the computation m
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from benchmarks.scaling.prediction import Computation, Links, Prediction, fit_co
 from benchmarks.scaling.table import format_result
 from benchmarks.scaling.traffic import Collective, step_traffic
 from soda_fast.config import Config, load_config, resolve_perf
+from soda_fast.cores import whole_cores
 from soda_fast.flops import count_flops
 from soda_fast.gpus import DATA_SHEETS, DataSheet, sheet_of
 
@@ -52,7 +52,7 @@ def measured_rows(
     wanted = {(n, batch) for n in counts} | {(n, batch // n) for n in counts if batch % n == 0}
     if counts:
         wanted.add((1, max(1, batch // 8)))
-    threads = max(1, (os.cpu_count() or 1) // max(counts, default=1)) if device == "cpu" else None
+    threads = max(1, whole_cores() // max(counts, default=1)) if device == "cpu" else None
     rows: list[dict[str, Any]] = []
     for processes, images in sorted(wanted, key=lambda one: (one[0], -one[1])):
         request = Request(options.config, options.overrides, device, images, options.steps, options.warmup)
