@@ -7,7 +7,7 @@ group_norm_modulate/tiling.py.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
 from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
+from benchmarks.kernels import most_bytes
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_kernels.group_norm_modulate import launch
@@ -88,6 +89,11 @@ def sweep(shape: NormShape, batch: int, dtype: torch.dtype, bandwidth: float) ->
     return rows
 
 
+def largest(norms: Mapping[NormShape, int], count: int) -> list[NormShape]:
+    """The shapes that move the most bytes in a step."""
+    return [shape for shape, _ in sorted(norms.items(), key=most_bytes)[:count]]
+
+
 def format_tiling(row: dict[str, Any]) -> str:
     """A line for a person."""
     kind = "whole" if row["whole"] else "looped"
@@ -117,7 +123,7 @@ def main() -> int:
     device = torch.device("cuda")
     bandwidth = copy_bandwidth(device)
     print(f"copy {bandwidth / 1e12:.2f} TB/s")
-    shapes = sorted(norms, key=lambda shape: -norms[shape] * shape.channels * shape.size**2)[: options.top]
+    shapes = largest(norms, options.top)
     rows = [row for shape in shapes for row in sweep(shape, options.batch, torch.bfloat16, bandwidth)]
     if options.json:
         result = {"machine": describe_machine(device), "copy_bytes_per_second": bandwidth, "rows": rows}

@@ -22,12 +22,10 @@ from torch import Tensor
 
 from benchmarks.gpu_timing import Microseconds, capture_stream, copy_bandwidth, rotations, time_calls
 from benchmarks.json_file import write_json
-from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
+from benchmarks.kernel_shapes import DTYPES, NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from benchmarks.packages import is_installed
 from soda_fast.config import load_config
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def plain(

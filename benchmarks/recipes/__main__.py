@@ -55,8 +55,7 @@ def arm_images(
 
     def rate() -> float:
         cell = _cell(study, arm, study.seeds[0], file, more, runs, {})
-        batch = f"train.global_batch_images={config.train.global_batch_images}"
-        return measured_rate(Cell(arm, cell.seed, cell.run, cell.config, (*cell.overrides, batch)), threads)
+        return measured_rate(cell, config.train.global_batch_images, threads)
 
     images = images_within(study.budget, config, rate)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from triton.runtime.errors import PTXASError
 from benchmarks import kernels
 from benchmarks.gpu_timing import Microseconds, rotations
 from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
-from benchmarks.kernel_sweep import candidates
+from benchmarks.kernel_sweep import candidates, largest
 from soda_fast.config import load_config
 
 SHAPE = NormShape(4, 32, 8, "silu", 0.0, True, modulated=True)
@@ -144,6 +144,13 @@ def test_shapes_that_move_most_come_first() -> None:
         for shape, count in sorted(norms.items(), key=kernels.most_bytes)
     ]
     assert moved == sorted(moved, reverse=True)
+
+
+def test_a_sweep_begins_with_the_shapes_that_move_most() -> None:
+    """Fewer channels can move more, where a skip connection is joined."""
+    wider = NormShape(8, 40, 8, "silu", 0.0, True)
+    joined = NormShape(8, 32, 8, "silu", 0.0, True, skip=16)
+    assert largest({wider: 1, joined: 1}, 1) == [joined]
 
 
 def test_the_shapes_of_the_cifar_decoder() -> None:
