@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write it here as well")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"kind": "environment", "version": 1, **describe(device), "ceilings": ceilings(device)}
+    result = {**describe(device), "ceilings": ceilings(device)}
     print(json.dumps(result, indent=1))
     if options.json:
         write_json(options.json, result)

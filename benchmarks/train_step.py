@@ -12,10 +12,8 @@ its own; benchmarks/ladder/rungs.py says what changes. --json is written anew af
 
 import argparse
 import signal
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from benchmarks.ladder.rungs import RUNGS, rung_named
 from benchmarks.ladder.table import HEADER, LEGEND, format_head, format_row, format_targets
 from benchmarks.machine import describe_machine
 from benchmarks.synthetic import synthetic_parts
+from benchmarks.timing import spread, timed, waiter
 from soda_fast.config import Config, ConfigError, load_config
 from soda_fast.data import Dataset
 from soda_fast.flops import count_flops
@@ -54,18 +53,9 @@ class Timing:
     warmup_steps: int
 
 
-def measure(run_step: Callable[[], None], synchronise: Callable[[], None], steps: int, warmup_steps: int) -> Timing:
+def measure(run_step: Callable[[], None], device: torch.device, steps: int, warmup_steps: int) -> Timing:
     """Time `steps` calls one by one after `warmup_steps`."""
-    for _ in range(warmup_steps):
-        run_step()
-    seconds = []
-    for _ in range(steps):
-        synchronise()
-        start = time.perf_counter()
-        run_step()
-        synchronise()
-        seconds.append(time.perf_counter() - start)
-    lower, median, upper = statistics.quantiles(seconds, n=4) if steps > 1 else [seconds[0]] * 3
+    lower, median, upper = spread(timed(run_step, waiter(device), steps, warmup_steps))
     return Timing(median, lower, upper, steps, warmup_steps)
 
 
@@ -85,9 +75,7 @@ def benchmark(
             trainer.images_seen += trainer.batch_images
 
         try:
-            timing = measure(
-                run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps
-            )
+            timing = measure(run_step, device, steps, warmup_steps)
             trainer.guard.check()
         finally:
             loader.close()
@@ -95,8 +83,6 @@ def benchmark(
     flops = count_flops(config).forward_backward * batch
     sheet = sheet_of(device) if trainer.bf16 else None
     return {
-        "kind": "train_step",
-        "version": 1,
         "machine": describe_machine(device),
         "loader": "real" if real_loader else "synthetic",
         "images_per_second": batch / timing.median_s,
@@ -126,10 +112,6 @@ def format_result(result: dict[str, Any]) -> str:
     if result["peak_memory_gib"]:
         lines.append(f"memory   {result['peak_memory_gib']:.2f} GiB at the peak")
     return "\n".join(lines)
-
-
-def _nothing() -> None:
-    """A CPU has finished when a call returns."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,6 @@ from benchmarks.suite.process import last_line, run
 from soda_fast.config import Config, load_config
 from soda_fast.flops import count_flops
 
-VERSION = 1  # of the JSON; raised when a field changes its meaning
 SMALLEST_BATCH = 8
 
 
@@ -49,8 +48,6 @@ def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: Non
         )
     gflop = count_flops(config).forward_backward / 1e9
     result = {
-        "kind": "ladder",
-        "version": VERSION,
         "config": plan.request.config,
         "overrides": plan.request.overrides,
         "loader": "real" if plan.request.real_loader else "synthetic",
@@ -85,8 +82,7 @@ def by_value(rungs: Sequence[Rung]) -> list[Rung]:
 
 def _measured(plan: Plan, rung: Rung, config: Config) -> dict[str, Any]:
     """A rung at the configuration's batch, or at the largest half of it that fits, which is said."""
-    whole = plan.request.batch or config.train.global_batch_images
-    batch = whole
+    batch = config.train.global_batch_images
     found = ask(replace(plan.request, rung=rung.name), plan.limit_s)
     while found["status"] == "out of memory" and batch // 2 >= SMALLEST_BATCH and batch % 2 == 0:
         batch //= 2

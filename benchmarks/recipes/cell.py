@@ -67,7 +67,7 @@ def finished(cell: Cell) -> Outcome | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """Whole lines of metrics.jsonl."""
+    """Whole lines of metrics.jsonl: a training may be writing one."""
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     except OSError:

@@ -122,8 +122,6 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     config = load_config(options.config, options.overrides)
     sheet = next((one for one in DATA_SHEETS if one.name == options.gpu), None) or sheet_of(torch.device(device))
     result: dict[str, Any] = {
-        "kind": "scaling",
-        "version": 1,
         "machine": describe_machine(torch.device(device)),
         "config": options.config,
         "overrides": options.overrides,

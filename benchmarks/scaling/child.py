@@ -4,7 +4,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from benchmarks.json_file import write_json
 from benchmarks.ladder.images import synthetic_images, with_statistics
 from benchmarks.synthetic import synthetic_parts
+from benchmarks.timing import spread, timed, waiter
 from soda_fast.__main__ import leave
 from soda_fast.config import load_config
 from soda_fast.parallel import Processes, start_processes
@@ -44,7 +44,7 @@ def answer(request: Request, processes: Processes) -> dict[str, Any]:
     config = replace(config, train=replace(config.train, global_batch_images=batch))
     dataset, _ = synthetic_images(config, 1000)
     config = with_statistics(config, dataset)
-    wait = torch.cuda.synchronize if processes.device.type == "cuda" else _nothing
+    wait = waiter(processes.device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))
         parts = synthetic_parts(config, processes.device, processes.world_size)
@@ -53,9 +53,8 @@ def answer(request: Request, processes: Processes) -> dict[str, Any]:
             trainer.step(parts)
             trainer.images_seen += trainer.batch_images
 
-        seconds = _timed(step, wait, request.steps, request.warmup_steps)
-    lower, median, upper = statistics.quantiles(seconds, n=4)
-    slowest = [max(values) for values in zip(*processes.gather([lower, median, upper]), strict=True)]
+        seconds = timed(step, wait, request.steps, request.warmup_steps, before=dist.barrier)
+    slowest = [max(values) for values in zip(*processes.gather([*spread(seconds)]), strict=True)]
     return {
         "processes": processes.world_size,
         "process_images": request.process_images,
@@ -71,30 +70,14 @@ def measure_links(processes: Processes, wait: Callable[[], None]) -> dict[str, f
         whole = torch.zeros(size, device=processes.device)
         shard = torch.zeros(size // processes.world_size, device=processes.device)
         whole = whole[: len(shard) * processes.world_size]
-        return statistics.median(_timed(lambda: dist.all_gather_into_tensor(whole, shard), wait, 9, 3))
+        taken = timed(lambda: dist.all_gather_into_tensor(whole, shard), wait, 9, 3, before=dist.barrier)
+        return statistics.median(taken)
 
     small, large = gather(_SMALL_BYTES // 4), gather(_LARGE_BYTES // 4)
     n = processes.world_size
     rate = (n - 1) / n * (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
     slowest = processes.gather([small, rate])
     return {"launch_s": max(one[0] for one in slowest), "bytes_s": min(one[1] for one in slowest)}
-
-
-def _timed(action: Callable[[], object], wait: Callable[[], None], times: int, warmup: int) -> list[float]:
-    seconds = []
-    for number in range(warmup + times):
-        dist.barrier()
-        wait()
-        begin = time.perf_counter()
-        action()
-        wait()
-        if number >= warmup:
-            seconds.append(time.perf_counter() - begin)
-    return seconds
-
-
-def _nothing() -> None:
-    """A CPU has finished when a call returns."""
 
 
 def main() -> int:

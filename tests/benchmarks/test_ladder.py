@@ -246,7 +246,6 @@ def test_climbing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[0]["times_published"] == 1
     assert seen[0]["mfu_measured"] > 0
     assert seen[0]["mfu_data_sheet"] is None
-    assert result["version"] == 1
     assert json.loads(path.read_text()) == result
     said: set[str] = set()
     assert len(HEADER) == len(format_row(seen[0], said).splitlines()[0])

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -302,6 +303,13 @@ def test_only_what_is_beyond_the_spread_is_marked(rate: float, verdict: str) -> 
     assert found.name == "ladder_32/trainer"
     assert found.value == pytest.approx(rate / 100)
     assert found.verdict == verdict
+
+
+def test_a_figure_whose_spread_reaches_down_to_nothing_is_compared_too() -> None:
+    (found,) = compare(measurements(with_ladder(100.0, 120.0)), measurements(with_ladder(300.0, 2.0)))
+    assert (found.value, found.upper, found.verdict) == (3.0, math.inf, "better")
+    (found,) = compare(measurements(with_ladder(100.0, 120.0)), measurements(with_ladder(200.0, 2.0)))
+    assert found.verdict == ""
 
 
 def test_pairs_are_compared_one_by_one() -> None:
