@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.ladder.images import find_images
 from benchmarks.machine import describe_machine
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.config import Config, load_config
@@ -21,6 +21,7 @@ from soda_fast.memory import predict_memory
 from soda_fast.memory.simulation import measure_step
 from soda_fast.parallel import start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.train import resolve
 from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.trainer import Trainer
 
@@ -31,7 +32,7 @@ STEPS_BEFORE = 3  # compilation, the optimizer's state, cuDNN's choice of algori
 def measured_bytes(config: Config, device: str) -> int:
     """The peak of one step of a trainer that has made a few."""
     dataset, _ = find_images(config, 1000)
-    config = with_statistics(config, dataset)
+    config = resolve(config, dataset)
     with (
         kernel_choice(config.train.deterministic),
         start_processes(device) as processes,

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.json_file import write_json
 from benchmarks.ladder.child import Request
-from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.ladder.images import find_images
 from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib
 from benchmarks.ladder.run import Plan, climb
 from benchmarks.ladder.rungs import RUNGS, rung_named
@@ -37,6 +37,7 @@ from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.train import resolve
 from soda_fast.training.assembly import open_loader
 from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.trainer import Trainer
@@ -150,9 +151,8 @@ def run_single(options: argparse.Namespace, device: str) -> None:
     # On noise any data set will do, and no image of it is used: the trainer wants to have one.
     dataset, images = find_images(config, options.synthetic_images or (0 if real else 1000))
     with kernel_choice(config.train.deterministic), start_processes(device) as processes:
-        result = benchmark(
-            with_statistics(config, dataset), dataset, processes, options.steps, options.warmup, real_loader=real
-        )
+        config = resolve(config, dataset)
+        result = benchmark(config, dataset, processes, options.steps, options.warmup, real_loader=real)
     if real:
         result["images"] = images
     print(format_result(result))

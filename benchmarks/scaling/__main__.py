@@ -13,7 +13,7 @@ GPUs. benchmarks/scaling/prediction.py says how. Without a GPU the computation m
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ def measured_rows(
         keep(rows)
 
 
-def computation_of(rows: Sequence[dict[str, Any]], config: Config, sheet: DataSheet | None, mfu: float | None) -> Any:
+def computation_of(
+    rows: Sequence[dict[str, Any]], config: Config, sheet: DataSheet | None, mfu: float | None
+) -> tuple[Computation, str] | None:
     """The computation of one process, and where it comes from in words; None if nobody knows.
 
     A share of the data sheet's rate takes a step's time to grow with its images: small shares of a batch take longer.
@@ -132,8 +134,9 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
 
     @cache
     def traffic() -> list[Collective]:
-        precision = _precision(config, "cuda" if sheet is not None else device)
-        return step_traffic(load_config(options.config, [*options.overrides, f"perf.precision={precision}"]))
+        """Of the weights as they are on the GPU that is here or on paper, or else on this CPU."""
+        perf = resolve_perf(config.perf, device == "cuda" or sheet is not None)
+        return step_traffic(replace(config, perf=replace(config.perf, precision=perf.precision)))
 
     def keep(rows: list[dict[str, Any]]) -> None:
         """What is on paper too, from what there is: the next measurement may be cut off."""
@@ -152,10 +155,6 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     keep([])
     measured_rows(options, config, device, keep)
     return result
-
-
-def _precision(config: Config, device: str) -> str:
-    return resolve_perf(config.perf, device == "cuda").precision
 
 
 def _parser() -> argparse.ArgumentParser:

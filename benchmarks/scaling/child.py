@@ -13,13 +13,14 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.images import synthetic_images, with_statistics
+from benchmarks.ladder.images import synthetic_images
 from benchmarks.synthetic import synthetic_parts
 from benchmarks.timing import spread, timed, waiter
 from soda_fast.__main__ import leave
 from soda_fast.config import load_config
 from soda_fast.parallel import Processes, start_processes
 from soda_fast.run_directory import RunDirectory
+from soda_fast.train import resolve
 from soda_fast.training.trainer import Trainer
 
 _SMALL_BYTES, _LARGE_BYTES = 1 << 10, 1 << 24
@@ -43,7 +44,7 @@ def answer(request: Request, processes: Processes) -> dict[str, Any]:
     batch = request.process_images * processes.world_size
     config = replace(config, train=replace(config.train, global_batch_images=batch))
     dataset, _ = synthetic_images(config, 1000)
-    config = with_statistics(config, dataset)
+    config = resolve(config, dataset)
     wait = waiter(processes.device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, dataset, processes, RunDirectory(Path(folder)))

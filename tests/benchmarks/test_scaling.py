@@ -18,7 +18,7 @@ from benchmarks.measurements import measurements
 from benchmarks.plots import draw
 from benchmarks.record import PartResult, Record
 from benchmarks.scaling.prediction import Computation, Links, collective_seconds, fit_computation, predict
-from benchmarks.scaling.traffic import Collective, counted, step_traffic
+from benchmarks.scaling.traffic import Collective, TrafficCounter, step_traffic
 from benchmarks.sections import scaling
 from soda_fast import cores
 from soda_fast.build import build_empty_model
@@ -69,9 +69,9 @@ def real_traffic(config: Config) -> list[Collective]:
     """Of the second step of real processes, both on one machine."""
     for trainer, parts in prepared(config, "cpu"):
         trainer.step(parts)
-        with counted(2) as collectives:
+        with TrafficCounter(2) as counter:
             trainer.step(parts)
-    return collectives
+    return counter.collectives
 
 
 def test_real_processes_send_what_the_simulation_counts() -> None:
