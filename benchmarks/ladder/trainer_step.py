@@ -1,4 +1,4 @@
-"""`Trainer.step` itself, timed by phases; up to `no synchronisation` with a slower optimizer and average in it."""
+"""`Trainer.step` itself, timed by phases; on `kernel` and `no synchronisation` with a slower optimizer and average."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

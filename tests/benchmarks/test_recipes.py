@@ -126,6 +126,9 @@ def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
     arms = {"plain": [], "no images": ["data.dataset=folder", "data.root=/nowhere"]}
     file = write(tmp_path, arms=arms, seeds=[4])
     out, runs = tmp_path / "out", tmp_path / "runs"
+    earlier = runs / "no_images" / "seed-4" / "study.log"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("ValueError: what another try said last\n")
     assert run_study(file, [], out, runs, jobs=2) == 1
     lines = {line["arm"]: line for line in map(json.loads, (out / "curves.jsonl").read_text().splitlines())}
     assert "/nowhere" in lines["no images"]["problem"]
