@@ -107,15 +107,15 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="how many times each is timed")
     parser.add_argument("--steps", type=int, default=20, help="of which each time is the median")
     options = parser.parse_args()
+    records = options.config is None and len(options.files) == 2
+    runs = options.config and not options.files and bool(options.revisions) != bool(options.change)
+    if not (records or runs):
+        parser.error("give two records, or --config with either --revisions or --change")
     try:
-        if options.config is None and len(options.files) == 2:
-            return compare_records(*options.files)
-        if options.config and not options.files and bool(options.revisions) != bool(options.change):
-            return compare_runs(options)
+        return compare_records(*options.files) if records else compare_runs(options)
     except (ValueError, OSError) as error:
         print(f"benchmarks.compare: {error}", file=sys.stderr)
         return 2
-    parser.error("give two records, or --config with either --revisions or --change")
 
 
 if __name__ == "__main__":

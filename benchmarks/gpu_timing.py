@@ -41,10 +41,8 @@ def capture_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def time_calls(
-    calls: Sequence[Callable[[], object]], device: torch.device, replays: int = REPLAYS
-) -> Microseconds:
-    """Capture all calls, each on inputs of its own on `device`, in one graph and time its replays; a figure per call."""
+def time_calls(calls: Sequence[Callable[[], object]], device: torch.device, replays: int = REPLAYS) -> Microseconds:
+    """Capture all calls, each on inputs of its own, in one graph and time its replays there; a figure per call."""
     if device.type == "cpu":
         return _on_cpu(calls)
     torch.cuda.synchronize()

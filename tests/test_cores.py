@@ -10,7 +10,13 @@ from soda_fast import cores
 
 @pytest.mark.parametrize(
     ("quota", "available", "whole"),
-    [("max 100000", 4.0, 4), ("250000 100000", 2.5, 2), ("50000 100000", 0.5, 1), ("900000 100000", 4.0, 4), ("", 4.0, 4)],
+    [
+        ("max 100000", 4.0, 4),
+        ("250000 100000", 2.5, 2),
+        ("50000 100000", 0.5, 1),
+        ("900000 100000", 4.0, 4),
+        ("", 4.0, 4),
+    ],
 )
 def test_a_binding_and_a_quota_count(
     quota: str, available: float, whole: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. problem: empty, or the last line that the training said, of an error if there is one. metrics: lines of metrics.jsonl."""
+    """What came of it.
+
+    problem: empty, or the last line that the training said, of an error if there is one. metrics: of metrics.jsonl.
+    """
 
     arm: str
     seed: int

@@ -124,9 +124,7 @@ def _profile(options: Options) -> Part:
     return Part(
         "profile",
         "Where a training step's time goes",
-        _module(
-            "benchmarks.suite.profile", "--config", CIFAR10, *_overrides(options), "--folder", str(options.folder)
-        ),
+        _module("benchmarks.suite.profile", "--config", CIFAR10, *_overrides(options), "--folder", str(options.folder)),
         240,
     )
 

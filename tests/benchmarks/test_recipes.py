@@ -183,7 +183,9 @@ def test_trainings_share_the_cores_that_there_are(tmp_path: Path, monkeypatch: p
     threads: list[int] = []
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(cores, "available_cores", lambda: 6.0)
-    monkeypatch.setattr(command, "run_cell", lambda cell, each: threads.append(each) or outcome("as configured", 0, 0.1))
+    monkeypatch.setattr(
+        command, "run_cell", lambda cell, each: threads.append(each) or outcome("as configured", 0, 0.1)
+    )
     assert run_study(write(tmp_path, seeds=[0]), [], tmp_path / "out", tmp_path / "runs", jobs=2) == 0
     assert threads == [3]
 

@@ -11,7 +11,6 @@
 | colour jitter, grayscale, solarize; blur | 0; 1 at most (test_colour.py) |
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
