@@ -204,6 +204,7 @@ def test_a_rung_that_shards_does_not_pay_for_dtensors_dispatch(tmp_path: Path, p
     parameters = list(step.model.parameters())
     assert all(isinstance(parameter, DTensor) for parameter in parameters)
     unfused = UnfusedAdamW(build_optimizer(step.model, config.train), reads=True)  # type: ignore[arg-type]
+    unfused.step()  # which makes its moments
     with Spread() as seen:
         step._clip_and_step()
         step.ema.update()
