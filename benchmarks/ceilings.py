@@ -1,28 +1,23 @@
 """What this machine's matrix units reach at best, measured: the ceiling that MFU is compared with."""
 
-import statistics
-import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.gpu_timing import time_calls
 from soda_fast.gpus import sheet_of
 
 GPU_SIZE, CPU_SIZE = 8192, 1024
-CPU_REPEATS = 5
 
 
 def matrix_rate(device: torch.device) -> dict[str, Any]:
     """Operations a second of one large square matrix product: bf16 on a GPU, fp32 on a CPU (named in the result)."""
     if device.type == "cuda":
         dtype, size = torch.bfloat16, GPU_SIZE
-        left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-        seconds = time_calls([lambda: torch.mm(left, right)] * 4).median * 1e-6
     else:
         dtype, size = torch.float32, CPU_SIZE
-        seconds = _cpu_seconds(*(torch.randn(size, size) for _ in range(2)))
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    seconds = time_calls([lambda: torch.mm(left, right)] * 4, device).median * 1e-6
     sheet = sheet_of(device)
     return {
         "dtype": str(dtype).removeprefix("torch."),
@@ -31,13 +26,3 @@ def matrix_rate(device: torch.device) -> dict[str, Any]:
         "data_sheet": sheet.name if sheet else None,
         "data_sheet_tflops": sheet.bf16_tflops if sheet else None,
     }
-
-
-def _cpu_seconds(left: Tensor, right: Tensor) -> float:
-    torch.mm(left, right)
-    taken = []
-    for _ in range(CPU_REPEATS):
-        start = time.perf_counter()
-        torch.mm(left, right)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)

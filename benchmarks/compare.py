@@ -11,21 +11,21 @@ pair runs within a minute or so of itself, so that a machine that slows down slo
 """
 
 import argparse
-import statistics
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.measurements import Measurement, measurements
 from benchmarks.paired import Contestant, checked_out, time_pairs
 from benchmarks.record import read_record
+from benchmarks.timing import spread
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A. lower, upper: what the spread leaves open. better: whether B is, for this unit."""
+    """B over A. lower, upper: what the spread leaves open. more_is_better: of this unit."""
 
     name: str
     value: float
@@ -42,19 +42,20 @@ class Ratio:
 
 
 def ratio(a: Measurement, b: Measurement) -> Ratio:
-    """B over A, with the widest range that the quartiles allow."""
-    return Ratio(a.name, b.median / a.median, b.lower / a.upper, b.upper / a.lower, a.more_is_better)
+    """B over A, with the widest range that the quartiles allow: none above, where A's reach down to nothing."""
+    upper = b.upper / a.lower if a.lower > 0 else math.inf
+    return Ratio(a.name, b.median / a.median, b.lower / a.upper, upper, a.more_is_better)
 
 
 def compare(a: dict[str, Measurement], b: dict[str, Measurement]) -> list[Ratio]:
     """The ratio of every figure that both hold."""
-    return [ratio(a[name], b[name]) for name in a if name in b and a[name].lower > 0]
+    return [ratio(a[name], b[name]) for name in a if name in b]
 
 
 def paired_ratio(name: str, pairs: Sequence[tuple[float, float]]) -> Ratio:
     """B over A from seconds measured by turns: the median of the pairs' ratios, and their quartiles."""
     ratios = [b / a for a, b in pairs]
-    lower, middle, upper = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    lower, middle, upper = spread(ratios)
     return Ratio(name, middle, lower, upper, more_is_better=False)
 
 
@@ -106,19 +107,15 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="how many times each is timed")
     parser.add_argument("--steps", type=int, default=20, help="of which each time is the median")
     options = parser.parse_args()
+    records = options.config is None and len(options.files) == 2
+    runs = options.config and not options.files and bool(options.revisions) != bool(options.change)
+    if not (records or runs):
+        parser.error("give two records, or --config with either --revisions or --change")
     try:
-        if options.config is None and len(options.files) == 2:
-            return compare_records(*options.files)
-        if options.config and not options.files and bool(options.revisions) != bool(options.change):
-            return compare_runs(options)
+        return compare_records(*options.files) if records else compare_runs(options)
     except (ValueError, OSError) as error:
         print(f"benchmarks.compare: {error}", file=sys.stderr)
         return 2
-    return _complain(parser, "give two records, or --config with either --revisions or --change")
-
-
-def _complain(parser: argparse.ArgumentParser, text: str) -> NoReturn:
-    parser.error(text)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from benchmarks.gpu_timing import copy_bandwidth
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from benchmarks.packages import left_out
+from soda_fast.cores import whole_cores
 
 PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "ema-pytorch", "numpy", "pydantic", "soda-fast")
 # As nvidia-smi names them.
@@ -43,7 +44,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     """The machine and the software, as JSON holds them. Measures nothing."""
     return {
         **describe_machine(device),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": whole_cores(),
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "kernel": platform.release(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -62,7 +63,7 @@ def machine_name(device: torch.device) -> str:
     """The machine's folder in the ledger: the GPU's name, or the processor's and its cores."""
     name = str(describe_machine(device)["device"])
     if device.type == "cpu":
-        name = f"cpu {name} {len(os.sched_getaffinity(0))} cores"
+        name = f"cpu {name} {whole_cores()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -88,7 +89,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write it here as well")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"kind": "environment", "version": 1, **describe(device), "ceilings": ceilings(device)}
+    result = {**describe(device), "ceilings": ceilings(device)}
     print(json.dumps(result, indent=1))
     if options.json:
         write_json(options.json, result)

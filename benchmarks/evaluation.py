@@ -8,7 +8,6 @@ after the other, so that a busy machine slows all; ratios are taken within a rou
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from torch.nn import functional as F
 
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
+from benchmarks.timing import timed, waiter
 from soda_fast.evaluation.knn import knn_accuracy
 from soda_fast.evaluation.linear_recipe import REFERENCE
 from soda_fast.evaluation.linear_stack import LinearStack
 from soda_fast.evaluation.numerics import full_precision, l2_normalize
 
-VERSION = 1  # of the figures' layout
 KS = (10, 20, 200)
 _CLASSES = 10
 
@@ -122,17 +121,12 @@ def _product(queries: Tensor, bank: Tensor) -> None:
 
 def _rounds(runs: dict[str, Callable[[], None]], device: torch.device, rounds: int) -> dict[str, list[float]]:
     """{name: seconds of each round}; one round before the clock runs, on a GPU alone, which it wakes up."""
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait, warmup = waiter(device), int(device.type == "cuda")
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + (device.type == "cuda")):
+    for _ in range(warmup + rounds):
         for name, run in runs.items():
-            synchronise()
-            start = time.perf_counter()
-            run()
-            synchronise()
-            if number >= (device.type == "cuda"):
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+            seconds[name] += timed(run, wait, 1)
+    return {name: taken[warmup:] for name, taken in seconds.items()}
 
 
 def _ratio(slow: list[float], fast: list[float]) -> float:
@@ -145,7 +139,6 @@ def benchmark(
 ) -> dict[str, Any]:
     """All figures, as JSON would hold them."""
     return {
-        "version": VERSION,
         "machine": describe_machine(device),
         "knn": measure_knn(device, bank, queries, width, rounds),
         "linear": measure_linear(device, bank, width, rounds),

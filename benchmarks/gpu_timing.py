@@ -1,15 +1,15 @@
 """Time on a GPU: events around replays of a CUDA graph, so that neither Python nor launches count.
 
-Without a GPU the clock runs around plain calls: to see that a benchmark works, and for CPUs' own ceilings.
+On a CPU the clock runs around plain calls: to see that a benchmark works, and for CPUs' own ceilings.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
+
+from benchmarks.timing import spread, timed, waiter
 
 ROTATED_BYTES = 512 * 2**20  # several times the L2 cache of any GPU
 MAX_ROTATIONS = 256  # reached by tensors below 2 MiB: these may stay in the cache
@@ -27,9 +27,9 @@ class Microseconds:
     upper_quartile: float
 
 
-def rotations(bytes_per_call: int) -> int:
-    """How many sets of inputs to go through, so that none is found in the cache."""
-    if not torch.cuda.is_available():
+def rotations(bytes_per_call: int, device: torch.device) -> int:
+    """How many sets of inputs to go through, so that none is found in a GPU's cache."""
+    if device.type == "cpu":
         return 2
     return min(MAX_ROTATIONS, max(2, -(-ROTATED_BYTES // max(1, bytes_per_call))))
 
@@ -41,9 +41,9 @@ def capture_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) -> Microseconds:
-    """Capture all calls, each on inputs of its own, in one graph and time its replays; a figure per call."""
-    if not torch.cuda.is_available():
+def time_calls(calls: Sequence[Callable[[], object]], device: torch.device, replays: int = REPLAYS) -> Microseconds:
+    """Capture all calls, each on inputs of its own, in one graph and time its replays there; a figure per call."""
+    if device.type == "cpu":
         return _on_cpu(calls)
     torch.cuda.synchronize()
     with torch.cuda.stream(capture_stream()):
@@ -64,19 +64,18 @@ def time_calls(calls: Sequence[Callable[[], object]], replays: int = REPLAYS) ->
         torch.cuda.synchronize()
         times.append(1e3 * start.elapsed_time(end) / len(calls))
     del kept
-    lower, median, upper = statistics.quantiles(times, n=4)
+    lower, median, upper = spread(times)
     return Microseconds(median, lower, upper)
 
 
 def _on_cpu(calls: Sequence[Callable[[], object]]) -> Microseconds:
-    calls[0]()
-    times = []
-    for _ in range(CPU_ROUNDS):
-        start = time.perf_counter()
+    def all_of_them() -> None:
         for call in calls:
             call()
-        times.append(1e6 * (time.perf_counter() - start) / len(calls))
-    lower, median, upper = statistics.quantiles(times, n=4)
+
+    calls[0]()
+    seconds = timed(all_of_them, waiter(torch.device("cpu")), CPU_ROUNDS)
+    lower, median, upper = spread([1e6 * taken / len(calls) for taken in seconds])
     return Microseconds(median, lower, upper)
 
 
@@ -85,5 +84,5 @@ def copy_bandwidth(device: torch.device) -> float:
     size = COPIED_BYTES[device.type]
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     targets = [torch.empty_like(source) for _ in range(2)]
-    taken = time_calls([partial(target.copy_, source) for target in targets])
+    taken = time_calls([partial(target.copy_, source) for target in targets], device)
     return 2 * size / (taken.median * 1e-6)

@@ -36,6 +36,7 @@ from benchmarks.input_loaders import (
 )
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
+from benchmarks.timing import spread, waiter
 from soda_fast.config import load_config
 from soda_fast.config.types import Kernels
 from soda_fast.data.executor import dali_is_installed, default_threads
@@ -43,8 +44,6 @@ from soda_fast.data.image_set import DecodedImages
 from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 
-VERSION = 1
-"""Of the JSON; changes when a field changes its meaning."""
 WARMUP_BATCHES = 6  # at least; more than our loader prepares ahead
 CASES = {
     "32": Case("32", 32, 32, 32, 32, encoded=False, randaugment=True),
@@ -136,30 +135,26 @@ def measure(contestants: Sequence[Contestant], rounds: int, seconds: float) -> l
     rates: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds):
         for contestant, found in zip(contestants, rates, strict=True):
+            wait = waiter(torch.device(contestant.device))
             with contestant.open() as batches:
-                pace = batches_per_second(batches, seconds, contestant.device == "cuda", contestant.warmup_batches)
+                pace = batches_per_second(batches, seconds, wait, contestant.warmup_batches)
                 found.append(contestant.batch * pace)
     return [
         Row(c.name, c.device, c.threads, c.batch, tuple(found)) for c, found in zip(contestants, rates, strict=True)
     ]
 
 
-def batches_per_second(batches: Any, seconds: float, cuda: bool, warmup: int = WARMUP_BATCHES) -> float:
-    """The pace of an iterator asked without pause, after `warmup` batches. On a GPU their work is waited for."""
+def batches_per_second(batches: Any, seconds: float, wait: Callable[[], None], warmup: int) -> float:
+    """The pace of an iterator asked without pause, after `warmup` batches. wait: for the device's part of them."""
     for _ in range(warmup):
         next(batches)
-    synchronise = torch.cuda.synchronize if cuda else _nothing
-    synchronise()
+    wait()
     count, start = 0, time.perf_counter()
     while count < 2 or time.perf_counter() - start < seconds:
         next(batches)
         count += 1
-    synchronise()
+    wait()
     return count / (time.perf_counter() - start)
-
-
-def _nothing() -> None:
-    """A CPU has finished when a call returns."""
 
 
 def step_rate(case: Case, tflops: float | None) -> dict[str, float] | None:
@@ -202,9 +197,7 @@ def as_json(result: Result) -> list[dict[str, Any]]:
     for row in result.rows:
         augmented = "RandAugment" if case.randaugment else "no RandAugment"
         workers = f"{row.threads} threads, " if row.threads else ""
-        lower, median, upper = (
-            statistics.quantiles(row.rates, n=4, method="inclusive") if len(row.rates) > 1 else [row.rates[0]] * 3
-        )
+        lower, median, upper = spread(row.rates)
         found.append(
             {
                 "name": f"{case.name} {augmented}: {row.name} on {row.device}, {workers}batch {row.batch}",
@@ -292,7 +285,7 @@ def main() -> int:
             print(format_result(results[-1]), flush=True)
             if options.json:  # after each case: a run cut short keeps what it has
                 rows = [row for result in results for row in as_json(result)]
-                report = {"version": VERSION, "machine": machine, "load_before": load, "dali": dali_is_installed()}
+                report = {"machine": machine, "load_before": load, "dali": dali_is_installed()}
                 write_json(options.json, report | {"rows": rows})
     return 0
 

@@ -22,13 +22,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from benchmarks.json_file import write_json
-from benchmarks.kernel_shapes import NormShape, decoder_norms
+from benchmarks.kernel_shapes import DTYPES, NormShape, decoder_norms
 from soda_fast.config import load_config
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.launch import Launch, backward, forward
 
 ARCHITECTURES = (80, 90, 100)
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Triton's names of element types.
 _POINTER = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64"}
 

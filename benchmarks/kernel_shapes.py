@@ -12,6 +12,8 @@ from soda_fast.build import build_model
 from soda_fast.config import Config
 from soda_kernels import group_norm_modulate, join_norm_modulate
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
 
 @dataclass(frozen=True, order=True)
 class NormShape:

@@ -7,7 +7,7 @@ group_norm_modulate/tiling.py.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import torch
 from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
 from benchmarks.json_file import write_json
 from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
+from benchmarks.kernels import most_bytes
 from benchmarks.machine import describe_machine
 from soda_fast.config import load_config
 from soda_kernels.group_norm_modulate import launch
 from soda_kernels.group_norm_modulate.arguments import Options
 from soda_kernels.group_norm_modulate.tiling import BUDGETS, Tiling, choose_tiling, next_power_of_two
 
+DEVICE = torch.device("cuda")
 BYTES_PER_THREAD = (32, 64, 128)
 REGISTERS = {"forward": (80, 128), "backward": (128, 255)}
 
@@ -61,13 +63,13 @@ def time_tiling(direction: str, shape: NormShape, sets: list[dict[str, Any]], ti
             whole = x if joined is None else joined
             made, _ = launch.backward(dy, djoined, whole, *vectors, seeds, mean, rstd, shape.skip, options, tiling)
         calls.append(made.run)
-    return time_calls(calls, replays=5)
+    return time_calls(calls, DEVICE, replays=5)
 
 
 def sweep(shape: NormShape, batch: int, dtype: torch.dtype, bandwidth: float) -> list[dict[str, Any]]:
     """The rule's tiling and all others, of both directions, fastest first."""
     size = batch * shape.channels * shape.size**2 * dtype.itemsize
-    sets = [make_inputs(shape, batch, dtype, True, "cuda", seed) for seed in range(rotations(3 * size))]
+    sets = [make_inputs(shape, batch, dtype, True, DEVICE, seed) for seed in range(rotations(3 * size, DEVICE))]
     rows = []
     for direction, passes in shape.passes.items():
         chosen = choose_tiling(
@@ -86,6 +88,11 @@ def sweep(shape: NormShape, batch: int, dtype: torch.dtype, bandwidth: float) ->
             print("  " + ("rule  " if row["rule"] else "      ") + format_tiling(row), flush=True)
         rows += [{"shape": str(shape), "batch": batch, **row} for row in found]
     return rows
+
+
+def largest(norms: Mapping[NormShape, int], count: int) -> list[NormShape]:
+    """The shapes that move the most bytes in a step."""
+    return [shape for shape, _ in sorted(norms.items(), key=most_bytes)[:count]]
 
 
 def format_tiling(row: dict[str, Any]) -> str:
@@ -114,13 +121,12 @@ def main() -> int:
     except ValueError as error:
         print(f"benchmarks.kernel_sweep: {error}", file=sys.stderr)
         return 2
-    device = torch.device("cuda")
-    bandwidth = copy_bandwidth(device)
+    bandwidth = copy_bandwidth(DEVICE)
     print(f"copy {bandwidth / 1e12:.2f} TB/s")
-    shapes = sorted(norms, key=lambda shape: -norms[shape] * shape.channels * shape.size**2)[: options.top]
+    shapes = largest(norms, options.top)
     rows = [row for shape in shapes for row in sweep(shape, options.batch, torch.bfloat16, bandwidth)]
     if options.json:
-        result = {"machine": describe_machine(device), "copy_bytes_per_second": bandwidth, "rows": rows}
+        result = {"machine": describe_machine(DEVICE), "copy_bytes_per_second": bandwidth, "rows": rows}
         write_json(options.json, result)
     return 0
 

@@ -22,12 +22,10 @@ from torch import Tensor
 
 from benchmarks.gpu_timing import Microseconds, capture_stream, copy_bandwidth, rotations, time_calls
 from benchmarks.json_file import write_json
-from benchmarks.kernel_shapes import NormShape, apply, decoder_norms, make_inputs
+from benchmarks.kernel_shapes import DTYPES, NormShape, apply, decoder_norms, make_inputs
 from benchmarks.machine import describe_machine
 from benchmarks.packages import is_installed
 from soda_fast.config import load_config
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def plain(
@@ -116,11 +114,11 @@ def measure(
     device: torch.device,
 ) -> tuple[Microseconds, Microseconds]:
     """Forward and backward."""
-    size = batch * shape.channels * shape.size**2 * dtype.itemsize
-    sets = [make_inputs(shape, batch, dtype, channels_last, device, seed) for seed in range(rotations(3 * size))]
+    count = rotations(3 * batch * shape.channels * shape.size**2 * dtype.itemsize, device)
+    sets = [make_inputs(shape, batch, dtype, channels_last, device, seed) for seed in range(count)]
     gradients = [inputs.pop("gradients") for inputs in sets]
     with torch.no_grad():
-        forward = time_calls([partial(function, **inputs) for inputs in sets])
+        forward = time_calls([partial(function, **inputs) for inputs in sets], device)
     backward = []
     with torch.cuda.stream(capture_stream()) if device.type == "cuda" else nullcontext():
         for inputs, given in zip(sets, gradients, strict=True):
@@ -129,7 +127,7 @@ def measure(
                 value.requires_grad_()
             outputs = function(**inputs)
             backward.append(partial(torch.autograd.grad, outputs, wanted, given, retain_graph=True))
-    return forward, time_calls(backward)
+    return forward, time_calls(backward, device)
 
 
 def contest(case: Case, provider: str, dtype: torch.dtype, bandwidth: float, device: torch.device) -> list[Row]:

@@ -1,11 +1,11 @@
 """The figures of a record, each under a name of its own: what reports list and comparisons compare."""
 
-import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.record import Record
+from benchmarks.timing import spread
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,8 @@ def measurements(record: Record) -> dict[str, Measurement]:
     for part in record.parts:
         for figure in makers.get(part.name, _nothing)(part.result or {}):
             name = f"{part.name}/{figure.name}"
-            found[name] = Measurement(name, *_without_name(figure))
+            found[name] = replace(figure, name=name)
     return found
-
-
-def _without_name(figure: Measurement) -> tuple[float, float, float, str, bool]:
-    return figure.median, figure.lower, figure.upper, figure.unit, figure.more_is_better
 
 
 def _nothing(result: dict[str, Any]) -> Iterator[Measurement]:
@@ -52,6 +48,11 @@ def _nothing(result: dict[str, Any]) -> Iterator[Measurement]:
 
 def _single(name: str, value: float, unit: str, more_is_better: bool = True) -> Measurement:
     return Measurement(name, value, value, value, unit, more_is_better)
+
+
+def _several(name: str, values: Sequence[float], unit: str, more_is_better: bool) -> Measurement:
+    lower, median, upper = spread(values)
+    return Measurement(name, median, lower, upper, unit, more_is_better)
 
 
 def _ceilings(result: dict[str, Any]) -> Iterator[Measurement]:
@@ -102,19 +103,16 @@ def _spread_rates(result: dict[str, Any]) -> Iterator[Measurement]:
 def _evaluation(result: dict[str, Any]) -> Iterator[Measurement]:
     for kind in ("knn", "linear"):
         for name, seconds in result.get(kind, {}).get("seconds", {}).items():
-            yield Measurement(f"{kind} {name}", statistics.median(seconds), min(seconds), max(seconds), "s", False)
+            yield _several(f"{kind} {name}", seconds, "s", False)
 
 
 def _probe_costs(result: dict[str, Any]) -> Iterator[Measurement]:
     for kind, unit in (("encoding", "images/s"), ("reference", "images/s"), ("protocols", "s")):
         for name, figures in result.get(kind, {}).items():
-            middle = statistics.median(figures)
-            yield Measurement(f"{kind} {name}", middle, min(figures), max(figures), unit, unit != "s")
+            yield _several(f"{kind} {name}", figures, unit, unit != "s")
 
 
 def _training(result: dict[str, Any]) -> Iterator[Measurement]:
-    rates = sorted(line["images_per_second"] for line in result.get("metrics", ()) if "images_per_second" in line)
+    rates = [line["images_per_second"] for line in result.get("metrics", ()) if "images_per_second" in line]
     if rates:
-        middle = rates[len(rates) // 2]
-        quarter = len(rates) // 4
-        yield Measurement("images/s", middle, rates[quarter], rates[-1 - quarter], "images/s", True)
+        yield _several("images/s", rates, "images/s", True)

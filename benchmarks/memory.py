@@ -45,8 +45,6 @@ def compare(config: Config, device: str) -> dict[str, Any]:
     measured = measured_bytes(config, device)
     plan = predict_memory(config, device=device)
     return {
-        "kind": "memory",
-        "version": 1,
         "machine": describe_machine(torch.device(device)),
         "setting": plan.setting,
         "batch_images": config.train.global_batch_images,

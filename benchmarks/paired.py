@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.suite.process import last_line
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -51,8 +53,7 @@ def _time(contestant: Contestant, steps: int) -> float:
             check=False,
         )
         if done.returncode:
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-            raise ValueError(f"the training step in {contestant.folder} failed: {last}")
+            raise ValueError(f"the training step in {contestant.folder} failed: {last_line(done.stderr)}")
         return float(json.loads(answer.read_text())["timing"]["median_s"])
 
 

@@ -13,7 +13,6 @@ The result is written after each of the three, so that one that is cut off leave
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, product
@@ -31,6 +30,7 @@ from torchvision import transforms
 from benchmarks.json_file import write_json
 from benchmarks.ladder.worker_loader import augmentations, open_image
 from benchmarks.machine import describe_machine
+from benchmarks.timing import timed, waiter
 from soda_fast.build import build_model
 from soda_fast.config import Config, load_config
 from soda_fast.data import Dataset
@@ -45,7 +45,6 @@ from soda_fast.probing import Prober, encode_features
 from soda_fast.train import resolve
 
 Precision = Literal["fp32", "bf16"]
-VERSION = 1  # of the figures' layout
 CLASSES = 10
 LEAST_TRAIN = 220  # images: knn-lightly asks for the 200 nearest
 _REFERENCE_BATCH = 128
@@ -76,18 +75,7 @@ class Bench:
 
     def seconds(self, run: Callable[[], object], rounds: int = 1) -> list[float]:
         """Of each round, the device's work included."""
-        found = []
-        for _ in range(rounds):
-            self._wait()
-            begin = time.perf_counter()
-            run()
-            self._wait()
-            found.append(time.perf_counter() - begin)
-        return found
-
-    def _wait(self) -> None:
-        if self.processes.device.type == "cuda":
-            torch.cuda.synchronize()
+        return timed(run, waiter(self.processes.device), rounds)
 
 
 def random_images(size: int, train: int, test: int) -> Dataset:
@@ -210,7 +198,6 @@ def measure_protocols(bench: Bench, everything: bool) -> dict[str, list[float]]:
 def benchmark(bench: Bench, batches: int, everything: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """All figures, as JSON would hold them; `keep` gets what there is after each part."""
     result: dict[str, Any] = {
-        "version": VERSION,
         "machine": describe_machine(bench.processes.device),
         "train": len(bench.dataset.train),
         "test": len(bench.dataset.test or ()),

@@ -12,9 +12,7 @@ its own; benchmarks/ladder/rungs.py says what changes. --json is written anew af
 
 import argparse
 import signal
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,18 +22,20 @@ import torch
 
 from benchmarks.json_file import write_json
 from benchmarks.ladder.child import Request
-from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.ladder.images import find_images
 from benchmarks.ladder.measure import Limits, OnDevice, peak_memory_gib
 from benchmarks.ladder.run import Plan, climb
 from benchmarks.ladder.rungs import RUNGS, rung_named
 from benchmarks.ladder.table import HEADER, LEGEND, format_head, format_row, format_targets
 from benchmarks.machine import describe_machine
 from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
+from benchmarks.timing import spread, timed, waiter
 from soda_fast.config import Config, ConfigError, load_config, warmup_images
 from soda_fast.data import Dataset
 from soda_fast.flops import count_flops
 from soda_fast.gpus import sheet_of
 from soda_fast.parallel import Processes, start_processes
+from soda_fast.train import resolve
 from soda_fast.training.assembly import open_loader
 from soda_fast.training.determinism import kernel_choice
 from soda_fast.training.step import TrainStep
@@ -52,18 +52,9 @@ class Timing:
     warmup_steps: int
 
 
-def measure(run_step: Callable[[], None], synchronise: Callable[[], None], steps: int, warmup_steps: int) -> Timing:
+def measure(run_step: Callable[[], None], device: torch.device, steps: int, warmup_steps: int) -> Timing:
     """Time `steps` calls one by one after `warmup_steps`."""
-    for _ in range(warmup_steps):
-        run_step()
-    seconds = []
-    for _ in range(steps):
-        synchronise()
-        start = time.perf_counter()
-        run_step()
-        synchronise()
-        seconds.append(time.perf_counter() - start)
-    lower, median, upper = statistics.quantiles(seconds, n=4) if steps > 1 else [seconds[0]] * 3
+    lower, median, upper = spread(timed(run_step, waiter(device), steps, warmup_steps))
     return Timing(median, lower, upper, steps, warmup_steps)
 
 
@@ -85,7 +76,7 @@ def benchmark(
         step([next(loader) for _ in range(accumulate)])
 
     try:
-        timing = measure(run_step, torch.cuda.synchronize if device.type == "cuda" else _nothing, steps, warmup_steps)
+        timing = measure(run_step, device, steps, warmup_steps)
         step.guard.check()
     finally:
         loader.close()
@@ -93,8 +84,6 @@ def benchmark(
     flops = count_flops(config).forward_backward * batch
     sheet = sheet_of(device) if step.bf16 else None
     return {
-        "kind": "train_step",
-        "version": 1,
         "machine": describe_machine(device),
         "loader": "synthetic" if dataset is None else "real",
         "images_per_second": batch / timing.median_s,
@@ -124,10 +113,6 @@ def format_result(result: dict[str, Any]) -> str:
     if result["peak_memory_gib"]:
         lines.append(f"memory   {result['peak_memory_gib']:.2f} GiB at the peak")
     return "\n".join(lines)
-
-
-def _nothing() -> None:
-    """A CPU has finished when a call returns."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +150,7 @@ def run_single(options: argparse.Namespace, device: str) -> None:
     dataset, images = None, None
     if options.loader == "real":
         dataset, images = find_images(config, options.synthetic_images)
-        config = with_statistics(config, dataset)
+        config = resolve(config, dataset)
     with kernel_choice(config.train.deterministic), start_processes(device) as processes:
         result = benchmark(config, dataset, processes, options.steps, options.warmup)
     if images:

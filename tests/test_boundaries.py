@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "soda_kernels": ["soda_kernels", "torch", "triton"],
     "soda_fast/diffusion": ["soda_fast.diffusion", "soda_fast.model", "soda_fast.counter_rng", "soda_kernels", "torch"],
     "soda_fast/counter_rng.py": ["numpy", "torch", "soda_kernels"],
+    "soda_fast/cores.py": [],
 }
 
 # A module or name, and the only places that mention it.

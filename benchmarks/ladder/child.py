@@ -13,13 +13,14 @@ import torch
 
 from benchmarks.ceilings import matrix_rate
 from benchmarks.json_file import write_json
-from benchmarks.ladder.images import find_images, with_statistics
+from benchmarks.ladder.images import find_images
 from benchmarks.ladder.measure import Limits, measure_rung
 from benchmarks.ladder.rungs import rung_named
 from benchmarks.machine import describe_machine
 from soda_fast.__main__ import leave
 from soda_fast.config import load_config
 from soda_fast.parallel import start_processes
+from soda_fast.train import resolve
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def answer(request: Request) -> dict[str, Any]:
     with start_processes(request.device) as processes:
         measured = measure_rung(
             rung_named(request.rung),
-            with_statistics(config, dataset),
+            resolve(config, dataset),
             dataset,
             processes,
             replace(Limits(), seconds=request.seconds),

@@ -1,7 +1,5 @@
 """Which images a ladder runs on: the configuration's, or random ones where those are not at hand."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from soda_fast.config import Config
@@ -40,8 +38,3 @@ def synthetic_images(config: Config, count: int) -> tuple[Dataset, str]:
     mean, std = config.data.mean or mean, config.data.std or std
     dataset = Dataset("synthetic", images, None, tuple(str(label) for label in range(10)), mean, std)
     return dataset, f"SYNTHETIC: {count:,} random images of {size}x{size} in memory, nothing decoded"
-
-
-def with_statistics(config: Config, dataset: Dataset) -> Config:
-    """The configuration resolved for these images."""
-    return replace(config, data=replace(config.data, mean=dataset.mean, std=dataset.std))

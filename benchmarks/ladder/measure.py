@@ -15,6 +15,7 @@ from benchmarks.ladder.timeline import PHASES, Steps, Timeline
 from benchmarks.ladder.trainer_step import TrainerStep
 from benchmarks.ladder.worker_loader import WorkerLoader
 from benchmarks.synthetic import synthetic_parts
+from benchmarks.timing import spread
 from soda_fast.config import Config
 from soda_fast.data import Batch, Dataset
 from soda_fast.parallel import Processes
@@ -196,7 +197,7 @@ def rates(seconds: list[float], batch: int) -> Rates:
     length = max(1, len(seconds) // WINDOWS)
     windows = [sum(seconds[start : start + length]) for start in range(0, len(seconds) - length + 1, length)]
     found = [length * batch / window for window in windows]
-    lower, median, upper = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
+    lower, median, upper = spread(found)
     return Rates(median, lower, upper, len(seconds) * batch / sum(seconds), len(found), length)
 
 

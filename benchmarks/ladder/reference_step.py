@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from benchmarks.ladder.average import LoopAverage
 from benchmarks.ladder.plain_network import make_plain
 from benchmarks.ladder.rungs import Recipe
+from benchmarks.ladder.shards import DefaultAdamW
 from benchmarks.ladder.timeline import Timeline
 from soda_fast.build import build_model, build_schedule
 from soda_fast.config import Config, warmup_images
@@ -17,7 +18,7 @@ from soda_fast.data import Batch, Dataset
 from soda_fast.model import SODA
 from soda_fast.parallel import Processes, parallelize
 from soda_fast.training.assembly import unit_bytes
-from soda_fast.training.optimizer import learning_rate
+from soda_fast.training.optimizer import clip, learning_rate
 
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -43,7 +44,7 @@ class ReferenceStep:
         self.published = recipe.reads == "loss"
         online, average = self._networks(recipe.compiled), self._networks(False)
         self.ema = LoopAverage(online, average, config.train.ema_beta, counters_on_device=self.published)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = (DefaultAdamW if recipe.sharded else torch.optim.AdamW)(
             [
                 {"params": list(online.encoder.parameters()), "lr": config.train.encoder_lr},
                 {"params": list(online.decoder.parameters()), "lr": config.train.decoder_lr},
@@ -100,12 +101,18 @@ class ReferenceStep:
 
     def _clip_and_step(self) -> None:
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_norm)
+        norm = self._clip()
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
         elif norm.isfinite().item():
             self.optimizer.step()
+
+    def _clip(self) -> Tensor:
+        max_norm = self.config.train.clip_norm
+        if self.recipe.sharded:
+            return clip(self.optimizer.param_groups, max_norm)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
 
     def _set_learning_rates(self) -> None:
         train = self.config.train

@@ -1,8 +1,6 @@
 """Climb the ladder: a process for each rung, results written as they come."""
 
-import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +10,10 @@ from benchmarks.json_file import write_json
 from benchmarks.ladder.child import Request, as_json
 from benchmarks.ladder.rungs import LAST_RUNG, RUNGS, Rung
 from benchmarks.ladder.targets import judge
-from benchmarks.suite.process import last_line, run
+from benchmarks.suite import process
 from soda_fast.config import Config, load_config
 from soda_fast.flops import count_flops
 
-VERSION = 1  # of the JSON; raised when a field changes its meaning
 SMALLEST_BATCH = 8
 
 
@@ -49,8 +46,6 @@ def climb(plan: Plan, report: Callable[[dict[str, Any]], None] = lambda row: Non
         )
     gflop = count_flops(config).forward_backward / 1e9
     result = {
-        "kind": "ladder",
-        "version": VERSION,
         "config": plan.request.config,
         "overrides": plan.request.overrides,
         "loader": "real" if plan.request.real_loader else "synthetic",
@@ -85,8 +80,7 @@ def by_value(rungs: Sequence[Rung]) -> list[Rung]:
 
 def _measured(plan: Plan, rung: Rung, config: Config) -> dict[str, Any]:
     """A rung at the configuration's batch, or at the largest half of it that fits, which is said."""
-    whole = plan.request.batch or config.train.global_batch_images
-    batch = whole
+    batch = config.train.global_batch_images
     found = ask(replace(plan.request, rung=rung.name), plan.limit_s)
     while found["status"] == "out of memory" and batch // 2 >= SMALLEST_BATCH and batch % 2 == 0:
         batch //= 2
@@ -97,19 +91,12 @@ def _measured(plan: Plan, rung: Rung, config: Config) -> dict[str, Any]:
 
 def ask(request: Request, limit_s: float) -> dict[str, Any]:
     """The answer of a process to a request; `status` says "measured", "failed", "out of memory" or "out of time"."""
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
-        asked.write_text(as_json(request))
-        command = [sys.executable, "-m", "benchmarks.ladder.child", str(asked), str(answered)]
-        log = Path(folder) / "log.txt"
-        ended = run(command, limit_s, log, folder=Path.cwd())
-        if ended.code == 0 and answered.is_file():
-            return json.loads(answered.read_text())
-        # All of it, for whoever must find out why.
-        print(log.read_text(errors="replace"), file=sys.stderr, flush=True)
+    ended, answer = process.ask([sys.executable, "-m", "benchmarks.ladder.child"], as_json(request), limit_s)
+    if answer is not None:
+        return answer
     if ended.code is None:
         return {"status": "out of time", "error": f"did not end within {limit_s:.0f} s"}
-    return {"status": "failed", "error": f"{last_line(ended.log)} (exit status {ended.code})"}
+    return {"status": "failed", "error": f"{process.last_line(ended.log)} (exit status {ended.code})"}
 
 
 def _derive(

@@ -18,7 +18,8 @@ class Recipe:
     own_networks: the trainer's networks and step (`TrainStep`) instead of the reference's operations.
     reads: what the host reads from the device in a step: "loss" (and all else that the reference waits for), "finite"
         (only whether the gradient is finite), "nothing".
-    lists: fused AdamW and a moving average over lists of tensors, instead of PyTorch's default AdamW and a loop.
+    lists: fused AdamW and a moving average over lists of tensors, instead of PyTorch's default AdamW and a loop. Either
+        way they work on plain tensors: of a `sharded` model on this process's parts (benchmarks/ladder/shards.py).
     loader: "one worker" or "workers" of a torch DataLoader with Pillow, "dali", "own": what training itself takes, or
         "tensors": the same without Triton kernels for views.
     """
@@ -82,7 +83,8 @@ RUNGS = (
     Rung(
         "compile",
         "torch.compile of each block, for which the trainer's way to spread a model comes too: FSDP2 with bf16 weights "
-        "instead of DDP with autocast, and our BatchNorm",
+        "instead of DDP with autocast, and our BatchNorm; clipping, AdamW and the average on this process's parts "
+        "of the weights as plain tensors, so that the cost of DTensor's dispatch is no part of the rung",
         _COMPILE,
     ),
     Rung(

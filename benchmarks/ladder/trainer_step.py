@@ -1,4 +1,4 @@
-"""The trainer's own step, timed by phases; on the last but two rungs with a slower optimizer and average in it."""
+"""The trainer's own step, timed by phases; on `kernel` and `no synchronisation` with a slower optimizer and average."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.ladder.average import LoopAverage
 from benchmarks.ladder.rungs import Recipe
+from benchmarks.ladder.shards import DefaultAdamW
 from benchmarks.ladder.timeline import Timeline
 from soda_fast.config import Config, warmup_images
 from soda_fast.data import Batch, Dataset
@@ -26,7 +27,7 @@ class UnfusedAdamW:
     def __init__(self, fused: torch.optim.AdamW, reads: bool) -> None:
         groups = [{"params": group["params"], "lr": group["lr"]} for group in fused.param_groups]
         settings = fused.defaults
-        self._adamw = torch.optim.AdamW(groups, betas=settings["betas"], weight_decay=settings["weight_decay"])
+        self._adamw = DefaultAdamW(groups, betas=settings["betas"], weight_decay=settings["weight_decay"])
         self._reads = reads
         self.found_inf = torch.zeros(())
 

@@ -1,6 +1,5 @@
 """The reference's way to images: Pillow and torchvision in DataLoader workers, each view from an image of its own."""
 
-import os
 from collections.abc import Generator, Iterator
 
 import torch
@@ -11,6 +10,7 @@ from torchvision import transforms
 
 from soda_fast.config import Config
 from soda_fast.config.schema import ViewConfig
+from soda_fast.cores import whole_cores
 from soda_fast.data import Batch, Dataset
 from soda_fast.data.image_set import FileImages, ImageSet
 
@@ -75,11 +75,6 @@ def open_image(images: ImageSet, index: int) -> Image.Image:
     return Image.fromarray(images.read(index))
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class WorkerLoader:
     """Batches on the device, epoch after epoch.
 
@@ -90,7 +85,7 @@ class WorkerLoader:
     """
 
     def __init__(self, config: Config, dataset: Dataset, batch: int, device: torch.device, one_worker: bool) -> None:
-        self.workers = 1 if one_worker else cores()
+        self.workers = 1 if one_worker else whole_cores()
         self.queued_batches = AHEAD * self.workers
         self._device, self._waits = device, one_worker
         self._loader = DataLoader(

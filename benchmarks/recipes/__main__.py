@@ -6,7 +6,6 @@ again. What comes of it is written as it comes: curves.jsonl (the metrics of eac
 """
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from benchmarks.recipes.cell import Cell, Outcome, run_cell, write_outcomes
 from benchmarks.recipes.results import table
 from benchmarks.recipes.study import Arm, Study, arms_of, as_arguments, config_path, configuration, read_study
 from soda_fast.config import Config
+from soda_fast.cores import whole_cores
 from soda_fast.files import write_atomically
 from soda_fast.flops import count_flops
 
@@ -31,7 +31,7 @@ def run_study(file: Path, more: Sequence[str], out: Path, runs: Path, jobs: int)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, out / "study.yaml")
     flops = {name: float(count_flops(config).forward_backward) for name, config in configs.items()}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, whole_cores() // jobs)
     images = {arm.name: arm_images(study, arm, configs[arm.name], file, more, runs, threads) for arm in arms}
     cells = [_cell(study, arm, seed, file, more, runs, images[arm.name]) for seed in study.seeds for arm in arms]
     outcomes: list[Outcome] = []
@@ -55,8 +55,7 @@ def arm_images(
 
     def rate() -> float:
         cell = _cell(study, arm, study.seeds[0], file, more, runs, {})
-        batch = f"train.global_batch_images={config.train.global_batch_images}"
-        return measured_rate(Cell(arm, cell.seed, cell.run, cell.config, (*cell.overrides, batch)), threads)
+        return measured_rate(cell, config.train.global_batch_images, threads)
 
     images = images_within(study.budget, config, rate)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.recipes.cell import Cell, run_cell
@@ -31,19 +32,22 @@ def images_within(budget: Budget, config: Config, measure_rate: Callable[[], flo
     return max(1, int(images // batch)) * batch
 
 
-def measured_rate(cell: Cell, threads: int) -> float:
+def measured_rate(cell: Cell, batch: int, threads: int) -> float:
     """Images a second of a short training of the arm, its first third (compilation, caches) left out.
+
+    Args:
+        cell: the run directory and the length among its overrides are replaced.
+        batch: images of a step, as the arm has it.
+        threads: of the training.
 
     Raises:
         ValueError: it fails; with its last words.
     """
-    batch = next(int(text.split("=")[1]) for text in cell.overrides if text.startswith("train.global_batch_images="))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "rate"
-        overrides = [text for text in cell.overrides if not text.startswith(("run.dir=", "train.images="))]
-        overrides += [f"run.dir={run}", f"train.images={CALIBRATION_STEPS * batch}", f"train.log_every_images={batch}"]
-        overrides += ["evaluation.during=none", "sampling.steps=1", "sampling.images=1"]
-        outcome = run_cell(Cell(cell.arm, cell.seed, run, cell.config, tuple(overrides)), threads)
+        short = [f"run.dir={run}", f"train.images={CALIBRATION_STEPS * batch}", f"train.log_every_images={batch}"]
+        short += ["evaluation.during=none", "sampling.steps=1", "sampling.images=1"]
+        outcome = run_cell(replace(cell, run=run, overrides=(*cell.overrides, *short)), threads)
     if outcome.problem:
         raise ValueError(f"arm {cell.arm.name!r} cannot be timed: {outcome.problem}")
     rates = [line["images_per_second"] for line in outcome.metrics if "images_per_second" in line]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recipes.study import Arm
+from benchmarks.suite.process import last_line, tail
 from soda_fast.files import write_atomically
 
 
@@ -27,7 +28,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. problem: empty, or the last line that the training said. metrics: lines of metrics.jsonl."""
+    """What came of it.
+
+    problem: empty, or the last line that the training said, of an error if there is one. metrics: of metrics.jsonl.
+    """
 
     arm: str
     seed: int
@@ -45,9 +49,11 @@ def run_cell(cell: Cell, threads: int) -> Outcome:
     command = [sys.executable, "-m", "soda_fast", "train", str(cell.config), *cell.overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     begin = time.monotonic()
-    with (cell.run / "study.log").open("ab") as log:
-        code = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    problem = "" if code == 0 else f"exit {code}: {_last_line(cell.run / 'study.log')}"
+    log = cell.run / "study.log"
+    with log.open("ab") as file:
+        said = file.tell()  # what earlier ones have
+        code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    problem = "" if code == 0 else f"exit {code}: {last_line(tail(log, said))}"
     outcome = Outcome(cell.arm.name, cell.seed, problem, time.monotonic() - begin, read_metrics(cell.run))
     if not problem:
         note = {"overrides": list(cell.overrides), "wall_seconds": outcome.wall_seconds}
@@ -67,7 +73,7 @@ def finished(cell: Cell) -> Outcome | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """Whole lines of metrics.jsonl."""
+    """Whole lines of metrics.jsonl: a training may be writing one."""
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     except OSError:
@@ -78,8 +84,3 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """One JSON line a run."""
     write_atomically(path, "".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes).encode())
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

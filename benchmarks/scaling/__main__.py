@@ -11,10 +11,9 @@ GPUs. benchmarks/scaling/prediction.py says how. Without a GPU the computation m
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from benchmarks.scaling.prediction import Computation, Links, Prediction, fit_co
 from benchmarks.scaling.table import format_result
 from benchmarks.scaling.traffic import Collective, step_traffic
 from soda_fast.config import Config, load_config, resolve_perf
+from soda_fast.cores import whole_cores
 from soda_fast.flops import count_flops
 from soda_fast.gpus import DATA_SHEETS, DataSheet, sheet_of
 
@@ -52,7 +52,7 @@ def measured_rows(
     wanted = {(n, batch) for n in counts} | {(n, batch // n) for n in counts if batch % n == 0}
     if counts:
         wanted.add((1, max(1, batch // 8)))
-    threads = max(1, (os.cpu_count() or 1) // max(counts, default=1)) if device == "cpu" else None
+    threads = max(1, whole_cores() // max(counts, default=1)) if device == "cpu" else None
     rows: list[dict[str, Any]] = []
     for processes, images in sorted(wanted, key=lambda one: (one[0], -one[1])):
         request = Request(options.config, options.overrides, device, images, options.steps, options.warmup)
@@ -63,7 +63,9 @@ def measured_rows(
         keep(rows)
 
 
-def computation_of(rows: Sequence[dict[str, Any]], config: Config, sheet: DataSheet | None, mfu: float | None) -> Any:
+def computation_of(
+    rows: Sequence[dict[str, Any]], config: Config, sheet: DataSheet | None, mfu: float | None
+) -> tuple[Computation, str] | None:
     """The computation of one process, and where it comes from in words; None if nobody knows.
 
     A share of the data sheet's rate takes a step's time to grow with its images: small shares of a batch take longer.
@@ -122,8 +124,6 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     config = load_config(options.config, options.overrides)
     sheet = next((one for one in DATA_SHEETS if one.name == options.gpu), None) or sheet_of(torch.device(device))
     result: dict[str, Any] = {
-        "kind": "scaling",
-        "version": 1,
         "machine": describe_machine(torch.device(device)),
         "config": options.config,
         "overrides": options.overrides,
@@ -134,8 +134,9 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
 
     @cache
     def traffic() -> list[Collective]:
-        precision = _precision(config, "cuda" if sheet is not None else device)
-        return step_traffic(load_config(options.config, [*options.overrides, f"perf.precision={precision}"]))
+        """Of the weights as they are on the GPU that is here or on paper, or else on this CPU."""
+        perf = resolve_perf(config.perf, device == "cuda" or sheet is not None)
+        return step_traffic(replace(config, perf=replace(config.perf, precision=perf.precision)))
 
     def keep(rows: list[dict[str, Any]]) -> None:
         """What is on paper too, from what there is: the next measurement may be cut off."""
@@ -154,10 +155,6 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
     keep([])
     measured_rows(options, config, device, keep)
     return result
-
-
-def _precision(config: Config, device: str) -> str:
-    return resolve_perf(config.perf, device == "cuda").precision
 
 
 def _parser() -> argparse.ArgumentParser:

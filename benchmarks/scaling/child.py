@@ -3,7 +3,6 @@
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch.distributed as dist
 
 from benchmarks.json_file import write_json
 from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
+from benchmarks.timing import spread, timed, waiter
 from soda_fast.__main__ import leave
 from soda_fast.config import load_config, warmup_images
 from soda_fast.parallel import Processes, start_processes
@@ -39,12 +39,11 @@ def answer(request: Request, processes: Processes) -> dict[str, Any]:
     config = load_config(request.config, request.overrides)
     batch = request.process_images * processes.world_size
     config = replace(config, train=replace(config.train, global_batch_images=batch))
-    wait = torch.cuda.synchronize if processes.device.type == "cuda" else _nothing
+    wait = waiter(processes.device)
     step = TrainStep(config, processes, warmup_images(config, EPOCH_IMAGES))
     parts = synthetic_parts(config, processes.device, processes.world_size)
-    seconds = _timed(lambda: step(parts), wait, request.steps, request.warmup_steps)
-    lower, median, upper = statistics.quantiles(seconds, n=4)
-    slowest = [max(values) for values in zip(*processes.gather([lower, median, upper]), strict=True)]
+    seconds = timed(lambda: step(parts), wait, request.steps, request.warmup_steps, before=dist.barrier)
+    slowest = [max(values) for values in zip(*processes.gather([*spread(seconds)]), strict=True)]
     return {
         "processes": processes.world_size,
         "process_images": request.process_images,
@@ -60,30 +59,14 @@ def measure_links(processes: Processes, wait: Callable[[], None]) -> dict[str, f
         whole = torch.zeros(size, device=processes.device)
         shard = torch.zeros(size // processes.world_size, device=processes.device)
         whole = whole[: len(shard) * processes.world_size]
-        return statistics.median(_timed(lambda: dist.all_gather_into_tensor(whole, shard), wait, 9, 3))
+        taken = timed(lambda: dist.all_gather_into_tensor(whole, shard), wait, 9, 3, before=dist.barrier)
+        return statistics.median(taken)
 
     small, large = gather(_SMALL_BYTES // 4), gather(_LARGE_BYTES // 4)
     n = processes.world_size
     rate = (n - 1) / n * (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
     slowest = processes.gather([small, rate])
     return {"launch_s": max(one[0] for one in slowest), "bytes_s": min(one[1] for one in slowest)}
-
-
-def _timed(action: Callable[[], object], wait: Callable[[], None], times: int, warmup: int) -> list[float]:
-    seconds = []
-    for number in range(warmup + times):
-        dist.barrier()
-        wait()
-        begin = time.perf_counter()
-        action()
-        wait()
-        if number >= warmup:
-            seconds.append(time.perf_counter() - begin)
-    return seconds
-
-
-def _nothing() -> None:
-    """A CPU has finished when a call returns."""
 
 
 def main() -> int:

@@ -1,14 +1,11 @@
 """Measured steps: each in processes of its own, so that compilation and memory do not carry over."""
 
-import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling.child import Request, as_json
 from benchmarks.scaling.prediction import Links
-from benchmarks.suite.process import last_line, run
+from benchmarks.suite.process import ask, last_line
 
 
 def measure_step(request: Request, processes: int, threads: int | None, limit_s: float) -> dict[str, Any]:
@@ -21,26 +18,18 @@ def measure_step(request: Request, processes: int, threads: int | None, limit_s:
     Raises:
         ValueError: it failed or took too long; with its last words.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        question.write_text(as_json(request))
-        # The address too: torchrun would ask for that of the host's name, which not every machine can resolve.
-        here = ["--standalone", "--local-addr", "localhost"]
-        command = [sys.executable, "-m", "torch.distributed.run", *here, "--nproc-per-node", str(processes)]
-        command += ["-m", "benchmarks.scaling.child", str(question), str(answer)]
-        environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        name = f"{processes} processes with {request.process_images} images each"
-        log = Path(folder) / "log.txt"
-        ended = run(command, limit_s, log, environment, Path.cwd())
-        if ended.code != 0 or not answer.exists():
-            # All of it, for whoever must find out why.
-            print(log.read_text(errors="replace"), file=sys.stderr, flush=True)
-        if ended.code is None:
-            raise ValueError(f"{name}: not done after {limit_s:.0f} s")
-        if ended.code or not answer.exists():
-            raise ValueError(f"{name}: exit {ended.code}: {last_line(ended.log)}")
-        found: dict[str, Any] = json.loads(answer.read_text())
-        return found
+    # The address too: torchrun would ask for that of the host's name, which not every machine can resolve.
+    here = ["--standalone", "--local-addr", "localhost"]
+    command = [sys.executable, "-m", "torch.distributed.run", *here, "--nproc-per-node", str(processes)]
+    command += ["-m", "benchmarks.scaling.child"]
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    ended, answer = ask(command, as_json(request), limit_s, environment)
+    if answer is not None:
+        return answer
+    name = f"{processes} processes with {request.process_images} images each"
+    if ended.code is None:
+        raise ValueError(f"{name}: not done after {limit_s:.0f} s")
+    raise ValueError(f"{name}: exit {ended.code}: {last_line(ended.log)}")
 
 
 def links_of(row: dict[str, Any], overlapped: bool) -> Links:

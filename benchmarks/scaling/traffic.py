@@ -1,7 +1,5 @@
 """What one training step sends between processes: every collective, seen as it is called."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,7 +46,11 @@ class Collective:
 
 
 class TrafficCounter(TorchDispatchMode):
-    """Notes the collectives that eager code calls while it is entered, on real tensors or on fake ones."""
+    """Notes the collectives that eager code calls while it is entered, on real tensors or on fake ones.
+
+    Attributes:
+        collectives: in the order of their calls.
+    """
 
     def __init__(self, machine_processes: int) -> None:
         super().__init__()
@@ -92,16 +94,9 @@ def step_traffic(config: Config) -> list[Collective]:
     train = replace(config.train, global_batch_images=_SIMULATED * config.train.accumulate)
     perf = replace(config.perf, compile=False)  # compiled blocks send the same
     with simulated_step(replace(config, train=train, perf=perf), _SIMULATED, MACHINE_PROCESSES) as (step, parts):
-        with counted(MACHINE_PROCESSES) as collectives:
+        with TrafficCounter(MACHINE_PROCESSES) as counter:
             step(parts)
-        return collectives
-
-
-@contextmanager
-def counted(machine_processes: int) -> Iterator[list[Collective]]:
-    """The collectives of what runs inside, in the order of their calls."""
-    with TrafficCounter(machine_processes) as counter:
-        yield counter.collectives
+        return counter.collectives
 
 
 def _group_of(args: tuple[Any, ...]) -> torch.ScriptObject:

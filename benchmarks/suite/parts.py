@@ -7,7 +7,7 @@ ladder's.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,13 +34,13 @@ SMALL = (
 class Part:
     """One part.
 
-    command: from the file that it must write its result to. limit_s: the longest it may take. missing: why it cannot
-    run here; empty: it can. environment: variables it needs.
+    command: without the file that it must write its result to, which `--json` names. limit_s: the longest it may take.
+    missing: why it cannot run here; empty: it can. environment: variables it needs.
     """
 
     name: str
     title: str
-    command: Callable[[Path], list[str]]
+    command: tuple[str, ...]
     limit_s: float
     missing: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -75,8 +75,8 @@ def all_parts(options: Options) -> list[Part]:
     return [make(options) for make in makers]
 
 
-def _module(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", name, *arguments]
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *arguments)
 
 
 def _overrides(options: Options) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def _environment(options: Options) -> Part:
     return Part(
         "environment",
         "The machine and its ceilings",
-        lambda answer: _module("benchmarks.environment", "--json", str(answer)),
+        _module("benchmarks.environment"),
         60,
     )
 
@@ -108,7 +108,7 @@ def _tests(options: Options) -> Part:
     return Part(
         "tests",
         "Tests that need a GPU",
-        lambda answer: _module("benchmarks.suite.tests", "--json", str(answer)),
+        _module("benchmarks.suite.tests"),
         300,
         missing=_why_no_tests(options),
     )
@@ -124,16 +124,7 @@ def _profile(options: Options) -> Part:
     return Part(
         "profile",
         "Where a training step's time goes",
-        lambda answer: _module(
-            "benchmarks.suite.profile",
-            "--config",
-            CIFAR10,
-            *_overrides(options),
-            "--folder",
-            str(options.folder),
-            "--json",
-            str(answer),
-        ),
+        _module("benchmarks.suite.profile", "--config", CIFAR10, *_overrides(options), "--folder", str(options.folder)),
         240,
     )
 
@@ -144,7 +135,7 @@ def _kernels(options: Options) -> Part:
     return Part(
         "kernels",
         "The fused normalisation against eager and compiled PyTorch",
-        lambda answer: _module("benchmarks.kernels", *sizes, *layouts, "--json", str(answer)),
+        _module("benchmarks.kernels", *sizes, *layouts),
         180,
         environment={} if options.on_gpu else {"TRITON_INTERPRET": "1"},
     )
@@ -161,7 +152,7 @@ def _ladder(options: Options, name: str, title: str, config: str, limit_s: float
     return Part(
         name,
         title,
-        lambda answer: _module("benchmarks.train_step", *arguments, "--json", str(answer)),
+        _module("benchmarks.train_step", *arguments),
         limit_s,
     )
 
@@ -180,7 +171,7 @@ def _memory(options: Options) -> Part:
     return Part(
         "memory",
         "Memory of a training step, predicted and measured",
-        lambda answer: _module("benchmarks.memory", "--config", CIFAR10, *_overrides(options), "--json", str(answer)),
+        _module("benchmarks.memory", "--config", CIFAR10, *_overrides(options)),
         120,
     )
 
@@ -191,9 +182,7 @@ def _scaling(options: Options) -> Part:
     return Part(
         "scaling",
         "More GPUs: measured where there are some, and on paper",
-        lambda answer: _module(
-            "benchmarks.scaling", "--config", CIFAR10, *_overrides(options), *size, "--json", str(answer)
-        ),
+        _module("benchmarks.scaling", "--config", CIFAR10, *_overrides(options), *size),
         300,
     )
 
@@ -207,7 +196,7 @@ def _pipeline(options: Options) -> Part:
     return Part(
         "input_pipeline",
         "Images a second that the loaders make",
-        lambda answer: _module("benchmarks.input_pipeline", *size, "--json", str(answer)),
+        _module("benchmarks.input_pipeline", *size),
         240,
     )
 
@@ -217,7 +206,7 @@ def _evaluation(options: Options) -> Part:
     return Part(
         "evaluation",
         "k-NN and probes on features",
-        lambda answer: _module("benchmarks.evaluation", *size, "--json", str(answer)),
+        _module("benchmarks.evaluation", *size),
         120,
     )
 
@@ -240,7 +229,7 @@ def _probe_costs(options: Options) -> Part:
     return Part(
         "probe_costs",
         "Protocols, encoding included",
-        lambda answer: _module("benchmarks.probe_costs", "--config", CIFAR10, *size, "--json", str(answer)),
+        _module("benchmarks.probe_costs", "--config", CIFAR10, *size),
         240,
     )
 
@@ -251,7 +240,7 @@ def _training(options: Options) -> Part:
     return Part(
         "training",
         "A short training on real images, and what its features are worth",
-        lambda answer: _module(
+        _module(
             "benchmarks.suite.training",
             "--config",
             CIFAR10,
@@ -261,8 +250,6 @@ def _training(options: Options) -> Part:
             "train.warmup_epochs=1",
             f"evaluation.during={{knn: {probe}}}",
             *_overrides(options),
-            "--json",
-            str(answer),
         ),
         600,
         missing="" if options.data else "--data was not given",

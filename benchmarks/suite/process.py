@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -62,7 +63,24 @@ def run(
             code = None
         finally:
             _end(process)
-    return Ended(code, time.monotonic() - start, _tail(log, begin))
+    return Ended(code, time.monotonic() - start, tail(log, begin))
+
+
+def ask(
+    command: Sequence[str], request: str, limit_s: float, environment: Mapping[str, str] | None = None
+) -> tuple[Ended, dict[str, Any] | None]:
+    """How a command ended that was given two more arguments, a file with `request` and one for its answer, in this
+    folder; and the answer, or None if it failed: then all that it said is printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered, log = (Path(folder) / name for name in ("request.json", "answer.json", "log.txt"))
+        asked.write_text(request)
+        ended = run([*command, str(asked), str(answered)], limit_s, log, environment, Path.cwd())
+        answer = read_result(answered) if ended.code == 0 else None
+        if answer is None:
+            # All of it, for whoever must find out why.
+            print(log.read_text(errors="replace"), file=sys.stderr, flush=True)
+        return ended, answer
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -77,7 +95,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait(timeout=GRACE_S)
 
 
-def _tail(log: Path, begin: int) -> str:
+def tail(log: Path, begin: int) -> str:
+    """The end of what a file has from the byte `begin` on."""
     data = log.read_bytes()[begin:]
     return data.decode(errors="replace")[-LOG_CHARACTERS:]
 

@@ -38,8 +38,6 @@ def profile(config: str, overrides: list[str], folder: Path, answer: Path) -> in
             for trace in run.glob("profile/*/rank0.pt.trace.json.gz"):
                 shutil.copyfile(trace, folder / TRACE)
             result = {
-                "kind": "profile",
-                "version": 1,
                 "config": config,
                 "overrides": keys,
                 "trace": TRACE,

@@ -91,7 +91,7 @@ def answer_of(path: Path, name: str) -> Path:
 def _run_part(part: Part, found: PartResult, limit_s: float, record: Record, path: Path) -> None:
     answer = answer_of(path, part.name)
     answer.unlink(missing_ok=True)
-    command = part.command(answer)
+    command = [*part.command, "--json", str(answer)]
     found.command = shlex.join(command).replace(str(answer), "RESULT.json")
     found.status, found.reason = "cut off", "the suite was killed"
     write_record(path, record)

@@ -42,7 +42,7 @@ def _rank(path: Path) -> tuple[int, int, str]:
 def run_tests(files: Sequence[Path], answer: Path, limit_s: float = FILE_LIMIT_S) -> dict[str, Any]:
     """How many passed, failed and were skipped, the first line of each failure, and which files took longer than
     `limit_s` seconds, of whose tests nothing is known; written after each file."""
-    result: dict[str, Any] = {"kind": "tests", "version": 1, "exit_status": 0, "passed": 0, "skipped": 0, "failed": 0}
+    result: dict[str, Any] = {"exit_status": 0, "passed": 0, "skipped": 0, "failed": 0}
     result |= {"failures": {}, "seconds": {}, "cut_off": {}}
     for file in files:
         _run_file(file, result, limit_s)

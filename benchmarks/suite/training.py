@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.json_file import write_json
+from benchmarks.recipes.cell import read_metrics
 
 LOOK_EVERY_S = 1.0
 
@@ -24,7 +25,7 @@ def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
     """Write the result whenever the training has said something, and after the evaluation; returns an exit status."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        result: dict[str, Any] = {"kind": "training", "version": 1, "config": config, "overrides": overrides}
+        result: dict[str, Any] = {"config": config, "overrides": overrides}
         result |= {"training_seconds": 0.0, "metrics": [], "evaluation": None}
         begin = time.monotonic()
         training = subprocess.Popen(_verb("train", config, f"run.dir={run}", *overrides))
@@ -32,7 +33,7 @@ def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
             with suppress(subprocess.TimeoutExpired):
                 training.wait(timeout=LOOK_EVERY_S)
             seconds, metrics = time.monotonic() - begin, result["metrics"]
-            new = _metrics(run)[len(metrics) :]
+            new = read_metrics(run)[len(metrics) :]
             metrics += [{**line, "seconds": seconds} for line in new]
             result["training_seconds"] = seconds
             if new:
@@ -50,13 +51,6 @@ def train_and_evaluate(config: str, overrides: list[str], answer: Path) -> int:
 
 def _verb(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "soda_fast", *arguments]
-
-
-def _metrics(run: Path) -> list[dict[str, float]]:
-    path = run / "metrics.jsonl"
-    # Only whole lines: the training may be writing one.
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def main() -> int:

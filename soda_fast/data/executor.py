@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soda_fast.config.schema import DataConfig
+from soda_fast.cores import whole_cores
 from soda_fast.data.image_set import DecodedImages, ImageSet
 from soda_fast.data.views import ViewPlan
 from soda_fast.fused_views import check_kernels
@@ -126,5 +127,4 @@ def dali_is_installed() -> bool:
 
 def default_threads() -> int:
     """The cores this process may use, divided among the machine's processes (torchrun tells how many)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, whole_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 
+from soda_fast.cores import available_cores
 from soda_fast.doctor.compilers import c_compiler, cxx_compiler, triton_compiler
-from soda_fast.doctor.machine import available_cores, available_memory_bytes, installed
+from soda_fast.doctor.machine import available_memory_bytes, installed
 from soda_kernels import why_not_triton
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from soda_fast.cores import available_cores
 from soda_fast.doctor.compilers import c_compiler, cxx_compiler, triton_compiler
 from soda_fast.doctor.findings import Finding
 
@@ -30,13 +31,6 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding("note", "compilers", _compilers_text())
     yield Finding("note", "cores", _cores_text())
     yield Finding("note", "memory", f"{available_memory_bytes() / GIB:.1f} GiB available to this process")
-
-
-def available_cores() -> float:
-    """The cores that this process may use; a container's quota can make it a fraction."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, *period = _read(_CGROUP / "cpu.max").split()[:2] or ["max"]
-    return float(cores) if quota == "max" or not period else min(cores, int(quota) / int(period[0]))
 
 
 def available_memory_bytes() -> int:
@@ -130,8 +124,7 @@ def _compilers_text() -> str:
 
 
 def _cores_text() -> str:
-    cores = available_cores()
-    return f"{cores:g} for this process, of {os.cpu_count()}"
+    return f"{available_cores():g} for this process, of {os.cpu_count()}"
 
 
 def _read(path: Path) -> str:

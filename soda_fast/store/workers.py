@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from soda_fast.cores import whole_cores
+
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[T, Callable[[], None]], R]
@@ -33,7 +35,7 @@ def run(work: Work[T, R], tasks: Sequence[T], images: int, title: str, workers: 
         tasks: what to do.
         images: in all tasks together, for the progress bar.
         title: of the progress bar.
-        workers: processes; None: the cores of this machine, at most the number of tasks.
+        workers: processes; None: the cores that there are for this, at most the number of tasks.
 
     Raises:
         ValueError: a worker process was killed. And whatever `work` raises.
@@ -42,7 +44,7 @@ def run(work: Work[T, R], tasks: Sequence[T], images: int, title: str, workers: 
         return []
     context = get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
-    count = min(workers or _cores(), len(tasks))
+    count = min(workers or whole_cores(), len(tasks))
     with (
         ProcessPoolExecutor(count, context, _start, (counter, stop)) as pool,
         tqdm(total=images, desc=title, unit="img", unit_scale=True, disable=None) as bar,
@@ -67,10 +69,6 @@ def _follow(futures: list[Future[Any]], counter: Any, bar: Any) -> None:
         bar.update(counter.value - bar.n)
         if any(future.exception() for future in done):
             return
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(counter: Any, stop: Any) -> None:

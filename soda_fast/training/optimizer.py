@@ -16,9 +16,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ShardedAdamW(torch.optim.AdamW):
-    """PyTorch's fused AdamW, handed this process's shards as plain tensors; its state is sharded like the parameters.
+    """PyTorch's AdamW, handed this process's shards as plain tensors; its state is sharded like the parameters.
 
-    found_inf: 0-d float32. Where it is 1 a step changes nothing, which the host need not know.
+    found_inf: 0-d float32. Where it is 1 a step changes nothing, which the host need not know; of the fused one alone.
     """
 
     found_inf: Tensor | None = None
@@ -46,7 +46,7 @@ class ShardedAdamW(torch.optim.AdamW):
                 second,
                 [],
                 [state["step"] for state in states],
-                fused=True,
+                fused=group["fused"],
                 found_inf=self.found_inf,
                 amsgrad=False,
                 beta1=beta1,
@@ -88,7 +88,7 @@ def clip_and_step(
     Returns:
         The gradient's L2 norm before clipping, 0-d float32, and whether the step was skipped, 0-d bool.
     """
-    norm = _clip(optimizer.param_groups, max_norm)
+    norm = clip(optimizer.param_groups, max_norm)
     skipped = guard.judge(norm, images_seen)
     optimizer.found_inf = skipped.float()
     optimizer.step()
@@ -97,8 +97,9 @@ def clip_and_step(
 
 
 @torch.no_grad()
-def _clip(groups: list[dict[str, Any]], max_norm: float) -> Tensor:
-    """As `nn.utils.clip_grad_norm_`, on the shards; returns the norm of all processes' gradient."""
+def clip(groups: list[dict[str, Any]], max_norm: float) -> Tensor:
+    """As `nn.utils.clip_grad_norm_`, on the shards of an optimizer's groups; the norm of all processes' gradient, 0-d
+    float32. A collective."""
     gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
     shards, group = local_shards(gradients), sharding_group(gradients[0])
     norm = nn.utils.get_total_norm(shards, foreach=True)

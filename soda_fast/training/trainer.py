@@ -65,7 +65,6 @@ class Trainer:
             processes,
             {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_checkpoints,
-            {"versions": versions(), "config": asdict(config), "images": images},
             config.train.keep_every_images,
             config.train.max_failed_saves,
             accept_changes,

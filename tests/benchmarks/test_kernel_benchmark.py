@@ -9,15 +9,16 @@ import torch
 from triton.runtime.errors import PTXASError
 
 from benchmarks import kernels
-from benchmarks.gpu_timing import Microseconds, rotations
+from benchmarks.ceilings import matrix_rate
+from benchmarks.gpu_timing import Microseconds, copy_bandwidth, rotations, time_calls
 from benchmarks.kernel_shapes import NormShape, decoder_norms, make_inputs
-from benchmarks.kernel_sweep import candidates
+from benchmarks.kernel_sweep import candidates, largest
 from soda_fast.config import load_config
 
 SHAPE = NormShape(4, 32, 8, "silu", 0.0, True, modulated=True)
 
 
-def run_once(calls: Sequence[Callable[[], object]]) -> Microseconds:
+def run_once(calls: Sequence[Callable[[], object]], device: torch.device) -> Microseconds:
     start = time.perf_counter()
     for call in calls:
         call()
@@ -41,7 +42,7 @@ def test_the_contestants_compute_the_same(shape: NormShape) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One round, on a CPU."""
     monkeypatch.setattr(kernels, "time_calls", run_once)
-    monkeypatch.setattr(kernels, "rotations", lambda size: 2)
+    monkeypatch.setattr(kernels, "rotations", lambda size, device: 2)
 
 
 def case(shape: NormShape) -> kernels.Case:
@@ -146,6 +147,13 @@ def test_shapes_that_move_most_come_first() -> None:
     assert moved == sorted(moved, reverse=True)
 
 
+def test_a_sweep_begins_with_the_shapes_that_move_most() -> None:
+    """Fewer channels can move more, where a skip connection is joined."""
+    wider = NormShape(8, 40, 8, "silu", 0.0, True)
+    joined = NormShape(8, 32, 8, "silu", 0.0, True, skip=16)
+    assert largest({wider: 1, joined: 1}, 1) == [joined]
+
+
 def test_the_shapes_of_the_cifar_decoder() -> None:
     norms = decoder_norms(load_config("configs/cifar10.yaml"))
     assert sum(norms.values()) == 51
@@ -160,8 +168,18 @@ def test_a_sweep_tries_whole_and_looped(direction: str) -> None:
     assert len(set(found)) == len(found) < 100
 
 
-def test_inputs_are_rotated_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_rotated_beyond_the_cache() -> None:
+    cuda = torch.device("cuda")
+    assert rotations(2**20, cuda) == 256
+    assert rotations(2**24, cuda) * 2**24 >= 2**29
+    assert rotations(2**40, cuda) == 2
+
+
+def test_the_device_decides_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU beside a GPU too, which would time an empty graph."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert rotations(2**20) == 256
-    assert rotations(2**24) * 2**24 >= 2**29
-    assert rotations(2**40) == 2
+    cpu = torch.device("cpu")
+    assert rotations(2**20, cpu) == 2
+    assert time_calls([lambda: time.sleep(0.001)] * 2, cpu).lower_quartile >= 1000
+    assert copy_bandwidth(cpu) > 0
+    assert matrix_rate(cpu)["measured_tflops"] > 0

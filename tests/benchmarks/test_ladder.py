@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from ema_pytorch import EMA
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from training.test_no_synchronisation import Reads
 from training.tiny import BATCH, losses, run_tiny, tiny_tree
 
 from benchmarks.ladder import measure, run
 from benchmarks.ladder.child import Request
-from benchmarks.ladder.images import synthetic_images, with_statistics
+from benchmarks.ladder.images import synthetic_images
 from benchmarks.ladder.measure import Limits, OnDevice, make_loader, make_step, measure_rung, rates
 from benchmarks.ladder.plain_network import make_plain
 from benchmarks.ladder.reference_step import ReferenceStep
@@ -23,6 +26,7 @@ from benchmarks.ladder.rungs import LAST_RUNG, RUNGS, Recipe, on_device, rung_na
 from benchmarks.ladder.table import HEADER, format_row, format_targets
 from benchmarks.ladder.targets import judge
 from benchmarks.ladder.timeline import PHASES, Timeline
+from benchmarks.ladder.trainer_step import UnfusedAdamW
 from benchmarks.ladder.worker_loader import WorkerLoader
 from benchmarks.synthetic import synthetic_parts
 from soda_fast.build import build_model
@@ -30,6 +34,8 @@ from soda_fast.config import Config, config_from_tree, load_config
 from soda_fast.data import load_dataset
 from soda_fast.data.executor import dali_is_installed
 from soda_fast.parallel import Processes, start_processes
+from soda_fast.train import resolve
+from soda_fast.training.optimizer import build_optimizer
 
 SHORT = Limits(seconds=0.01, min_steps=2, warmup_steps=1)
 
@@ -45,7 +51,7 @@ def tiny(path: Path, **decoder: Any) -> tuple[Config, Any]:
     tree["model"]["decoder"].update(decoder)
     config = config_from_tree(tree)
     dataset = load_dataset(config.data)
-    return with_statistics(config, dataset), dataset
+    return resolve(config, dataset), dataset
 
 
 def on_cpu(name: str) -> Recipe:
@@ -176,6 +182,67 @@ def test_what_the_host_reads(tmp_path: Path, processes: Processes, above: str, b
     assert reads(above) == reads(below) + 1
 
 
+class Spread(TorchDispatchMode):
+    """Notes every operation on a DTensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_rung_that_shards_does_not_pay_for_dtensors_dispatch(tmp_path: Path, processes: Processes) -> None:
+    """In its clipping, its optimizer and its average, neither the reference's step nor the trainer's."""
+    config, dataset = tiny(tmp_path)
+    step = ReferenceStep(config, dataset, on_cpu("compile"), processes, Timeline(torch.device("cpu")))
+    step.step(synthetic_parts(config, processes.device))
+    parameters = list(step.model.parameters())
+    assert all(isinstance(parameter, DTensor) for parameter in parameters)
+    unfused = UnfusedAdamW(build_optimizer(step.model, config.train), reads=True)  # type: ignore[arg-type]
+    unfused.step()  # which makes its moments
+    with Spread() as seen:
+        step._clip_and_step()
+        step.ema.update()
+        unfused.step()
+    assert seen.found == []
+    with Spread() as seen:
+        parameters[0].detach()
+    assert seen.found, "it would have been seen"
+
+
+def test_a_rung_that_shards_takes_the_same_steps(tmp_path: Path, processes: Processes) -> None:
+    """As PyTorch's default AdamW and ema-pytorch on a whole model, to the last bit, with the same gradients."""
+    config, dataset = tiny(tmp_path)
+    config = replace(config, train=replace(config.train, warmup_images=0))
+    step = ReferenceStep(config, dataset, on_cpu("compile"), processes, Timeline(torch.device("cpu")))
+    model: Any = step.model
+
+    def whole(spread: Any) -> torch.nn.ParameterList:
+        return torch.nn.ParameterList(parameter.full_tensor().detach().clone() for parameter in spread.parameters())
+
+    twin, average = whole(model), whole(step.ema.model)
+    theirs = dict(zip(model.parameters(), twin, strict=True))
+    groups = [
+        {"params": [theirs[one] for one in network.parameters()], "lr": rate}
+        for network, rate in ((model.encoder, config.train.encoder_lr), (model.decoder, config.train.decoder_lr))
+    ]
+    adamw = torch.optim.AdamW(groups, betas=config.train.betas, weight_decay=config.train.weight_decay)
+    ema = EMA(twin, average, config.train.ema_beta, 0, update_every=1, include_online_model=False)
+    for _ in range(3):
+        step.step(synthetic_parts(config, processes.device))
+        for parameter, own in theirs.items():
+            own.grad = parameter.grad.full_tensor()
+        adamw.step()
+        ema.update()
+    assert all(map(torch.equal, whole(model), twin))
+    assert all(map(torch.equal, whole(step.ema.model), average))
+    assert not all(map(torch.equal, twin, average))
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_the_reference_learns(tmp_path: Path, processes: Processes, precision: Any) -> None:
     """Autocast and GradScaler also work on a CPU, only slowly."""
@@ -245,7 +312,6 @@ def test_climbing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[0]["times_published"] == 1
     assert seen[0]["mfu_measured"] > 0
     assert seen[0]["mfu_data_sheet"] is None
-    assert result["version"] == 1
     assert json.loads(path.read_text()) == result
     said: set[str] = set()
     assert len(HEADER) == len(format_row(seen[0], said).splitlines()[0])

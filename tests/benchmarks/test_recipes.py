@@ -1,6 +1,7 @@
 """Studies: what a file amounts to, budgets, tables, and a study run twice."""
 
 import json
+import os
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -8,16 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.recipes import picture
+import benchmarks.recipes.__main__ as command
+from benchmarks.recipes import budget, picture
 from benchmarks.recipes.__main__ import arm_images, run_study
-from benchmarks.recipes.budget import images_within
-from benchmarks.recipes.cell import Outcome, read_metrics
+from benchmarks.recipes.budget import CALIBRATION_STEPS, images_within
+from benchmarks.recipes.cell import Cell, Outcome, read_metrics
 from benchmarks.recipes.results import final, table, training_seconds
 from benchmarks.recipes.study import Budget, arms_of, configuration, read_study
-from soda_fast.config import config_from_tree
+from soda_fast import cores
+from soda_fast.config import Config, config_from_tree, load_config
 from soda_fast.flops import count_flops
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"dataset": "digits", "source_size": 8, "target_size": 8},
     "model": {
         "encoder": {"arch": "small", "z_dim": 8, "widths": [8], "depths": [1]},
@@ -123,6 +126,9 @@ def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
     arms = {"plain": [], "no images": ["data.dataset=folder", "data.root=/nowhere"]}
     file = write(tmp_path, arms=arms, seeds=[4])
     out, runs = tmp_path / "out", tmp_path / "runs"
+    earlier = runs / "no_images" / "seed-4" / "study.log"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("ValueError: what another try said last\n")
     assert run_study(file, [], out, runs, jobs=2) == 1
     lines = {line["arm"]: line for line in map(json.loads, (out / "curves.jsonl").read_text().splitlines())}
     assert "/nowhere" in lines["no images"]["problem"]
@@ -135,6 +141,53 @@ def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
     before = ((run / "study.log").stat().st_mtime_ns, read_metrics(run))
     assert run_study(write(tmp_path, arms={"plain": []}, seeds=[4]), [], out, runs, jobs=1) == 0
     assert ((run / "study.log").stat().st_mtime_ns, read_metrics(run)) == before
+
+
+def test_an_arm_is_timed_at_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of several overrides counts. Its length is in steps of that batch."""
+    timed: list[Config] = []
+
+    def trained(cell: Cell, threads: int) -> Outcome:
+        timed.append(load_config(cell.config, cell.overrides))
+        return outcome("large", 0, 0.1)
+
+    monkeypatch.setattr(budget, "run_cell", trained)
+    larger = ["train.global_batch_images=64"]
+    file = write(tmp_path, budget={"minutes": 1}, overrides=["train.global_batch_images=8"], arms={"large": larger})
+    study = read_study(file)
+    (arm,) = arms_of(study)
+    images = arm_images(study, arm, configuration(study, arm, file), file, (), tmp_path / "runs", 1)
+    assert images == {"train.images": 60 * 50 // 64 * 64}
+    (config,) = timed
+    assert (config.train.images, config.train.log_every_images) == (CALIBRATION_STEPS * 64, 64)
+
+
+def test_a_budget_replaces_the_configurations_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most shipped configurations have them."""
+    trained: list[Config] = []
+
+    def run(cell: Cell, threads: int) -> Outcome:
+        trained.append(load_config(cell.config, cell.overrides))
+        return outcome("as configured", cell.seed, 0.1)
+
+    monkeypatch.setattr(command, "run_cell", run)
+    file = write(tmp_path, seeds=[0])
+    epochs = {**CONFIG["train"], "images": None, "epochs": 800}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**CONFIG, "train": epochs}))
+    assert run_study(file, [], tmp_path / "out", tmp_path / "runs", jobs=1) == 0
+    assert [(config.train.images, config.train.epochs) for config in trained] == [(64, None)]
+
+
+def test_trainings_share_the_cores_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of the machine's, of which a job or a container may have few."""
+    threads: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cores, "available_cores", lambda: 6.0)
+    monkeypatch.setattr(
+        command, "run_cell", lambda cell, each: threads.append(each) or outcome("as configured", 0, 0.1)
+    )
+    assert run_study(write(tmp_path, seeds=[0]), [], tmp_path / "out", tmp_path / "runs", jobs=2) == 0
+    assert threads == [3]
 
 
 def test_minutes_are_measured_once(tmp_path: Path) -> None:

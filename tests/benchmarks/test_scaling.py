@@ -1,6 +1,7 @@
 """The prediction of scaling: the bytes against arithmetic and against real processes, the time against both."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,8 +18,9 @@ from benchmarks.measurements import measurements
 from benchmarks.plots import draw
 from benchmarks.record import PartResult, Record
 from benchmarks.scaling.prediction import Computation, Links, collective_seconds, fit_computation, predict
-from benchmarks.scaling.traffic import Collective, counted, step_traffic
+from benchmarks.scaling.traffic import Collective, TrafficCounter, step_traffic
 from benchmarks.sections import scaling
+from soda_fast import cores
 from soda_fast.build import build_empty_model
 from soda_fast.config import Config
 
@@ -67,9 +69,9 @@ def real_traffic(config: Config) -> list[Collective]:
     """Of the second step of real processes, both on one machine."""
     for step, parts in prepared(config, "cpu"):
         step(parts)
-        with counted(2) as collectives:
+        with TrafficCounter(2) as counter:
             step(parts)
-    return collectives
+    return counter.collectives
 
 
 def test_real_processes_send_what_the_simulation_counts() -> None:
@@ -142,7 +144,17 @@ def test_what_is_on_paper_follows_from_what_there_is(tmp_path: Path, monkeypatch
     assert found["predicted"]["weak"][-1]["images_per_second"] == pytest.approx(256 * 512 / 0.05)
 
 
-@pytest.mark.slow
+def test_processes_share_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of the machine's, of which a job or a container may have few."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cores, "available_cores", lambda: 4.0)
+    threads: list[int] = []
+    monkeypatch.setattr(command, "measure_step", lambda request, processes, each, limit: threads.append(each) or {})
+    options = command._parser().parse_args(["--config", "configs/cifar10.yaml", "--processes", "1", "2"])
+    command.measured_rows(options, small("fsdp"), "cpu", lambda rows: None)
+    assert set(threads) == {2}
+
+
 def measured_scaling(config: Path, answer: Path) -> tuple[dict[str, Any], str]:
     """What the command found for one and two processes, and what it printed."""
     called = [sys.executable, "-m", "benchmarks.scaling", "--config", str(config), "--processes", "1", "2"]
@@ -158,6 +170,7 @@ def predicted_share(found: dict[str, Any]) -> float:
     return float(row["predicted_step_s"] / row["step_s"]["median"])
 
 
+@pytest.mark.slow
 def test_steps_of_two_processes_take_what_was_predicted(tmp_path: Path) -> None:
     """Within a factor of two and a half: on a busy machine two processes and one are not slowed down alike.
 

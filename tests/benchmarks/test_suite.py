@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import PartResult, Record, json_schema, read_record, write_record
 from benchmarks.report import END, START, add, ledger, put_into_readme, unmeasured, write_report
+from benchmarks.suite import process
+from benchmarks.suite import run as suite_run
 from benchmarks.suite.parts import Options, Part, all_parts
 from benchmarks.suite.places import places_of
 from benchmarks.suite.run import LEAST_S, Budget, recover, run_suite
@@ -33,17 +37,11 @@ def record(machine: str = "test", started: str = "2026-01-02T03:04:05+00:00", sm
 
 def python(code: str, name: str = "part", limit_s: float = 30.0) -> Part:
     """A part that runs `code` with the result's path in `answer`."""
-    program = f"import sys, json, time, pathlib; answer = pathlib.Path(sys.argv[1]); {code}"
-    return Part(name, name, lambda answer: [sys.executable, "-c", program, str(answer)], limit_s)
+    program = f"import sys, json, time, pathlib; answer = pathlib.Path(sys.argv[2]); {code}"
+    return Part(name, name, (sys.executable, "-c", program), limit_s)
 
 
 WRITE = "answer.write_text(json.dumps({'figure': 7}))"
-
-
-def write_and_wait(answer: Path) -> list[str]:
-    """A part that has its result however short its time."""
-    answer.write_text(json.dumps({"figure": 7}))
-    return [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def run(tmp_path: Path, parts: list[Part], seconds: float = 60.0) -> Record:
@@ -51,13 +49,20 @@ def run(tmp_path: Path, parts: list[Part], seconds: float = 60.0) -> Record:
     return read_record(tmp_path / "record.json")
 
 
-def test_every_part_says_how_it_ended(tmp_path: Path) -> None:
+def test_every_part_says_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_written(command: Sequence[str], limit_s: float, log: Path, environment: Mapping[str, str]) -> process.Ended:
+        """The slow part has its result, however short its time."""
+        if command[-1].endswith("slow.part.json"):
+            Path(command[-1]).write_text(json.dumps({"figure": 7}))
+        return process.run(command, limit_s, log, environment)
+
+    monkeypatch.setattr(suite_run, "run", run_written)
     parts = [
         python(WRITE, "good"),
         python(f"{WRITE}; print('oh no'); sys.exit(3)", "bad"),
-        Part("slow", "slow", write_and_wait, 1.0),
+        python("time.sleep(600)", "slow", limit_s=1.0),
         python("answer.write_text('{')", "half", limit_s=60.0),  # so that there is nothing to spare for the one before
-        Part("absent", "absent", lambda answer: [], 9.0, missing="there is no GPU"),
+        Part("absent", "absent", (), 9.0, missing="there is no GPU"),
     ]
     found = {part.name: part for part in run(tmp_path, parts).parts}
     assert {name: part.status for name, part in found.items()} == {
@@ -90,7 +95,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
 child = (
     "import os, subprocess; "
     "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
-    "pathlib.Path(sys.argv[1]).with_name('pid').write_text(f'{{os.getpid()}} {{own.pid}}.'); time.sleep(60)"
+    "pathlib.Path(sys.argv[2]).with_name('pid').write_text(f'{{os.getpid()}} {{own.pid}}.'); time.sleep(60)"
 )
 parts = [python(WRITE, "first"), python(WRITE + "; " + child, "second"), python(WRITE, "third")]
 run_suite(record(), parts, Budget(time.monotonic() + 60), Path({folder!r}) / "record.json", print)
@@ -133,7 +138,7 @@ def alive(pid: int) -> bool:
 
 def test_a_part_may_have_what_others_cannot_use(tmp_path: Path) -> None:
     told: list[str] = []
-    absent = Part("absent", "absent", lambda answer: [], 500.0, missing="there is no GPU")
+    absent = Part("absent", "absent", (), 500.0, missing="there is no GPU")
     parts = [python(WRITE, "first", limit_s=10.0), absent, python(WRITE, "last", limit_s=30.0)]
     run_suite(record(), parts, Budget(100.0, lambda: 0.0), tmp_path / "record.json", told.append)
     assert [line for line in told if "at most" in line] == ["first (at most 70 s)", "last (at most 100 s)"]
@@ -302,6 +307,13 @@ def test_only_what_is_beyond_the_spread_is_marked(rate: float, verdict: str) -> 
     assert found.name == "ladder_32/trainer"
     assert found.value == pytest.approx(rate / 100)
     assert found.verdict == verdict
+
+
+def test_a_figure_whose_spread_reaches_down_to_nothing_is_compared_too() -> None:
+    (found,) = compare(measurements(with_ladder(100.0, 120.0)), measurements(with_ladder(300.0, 2.0)))
+    assert (found.value, found.upper, found.verdict) == (3.0, math.inf, "better")
+    (found,) = compare(measurements(with_ladder(100.0, 120.0)), measurements(with_ladder(200.0, 2.0)))
+    assert found.verdict == ""
 
 
 def test_pairs_are_compared_one_by_one() -> None:
