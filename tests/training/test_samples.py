@@ -23,7 +23,7 @@ def test_the_same_picture_can_be_followed_through_training(tmp_path: Path) -> No
         trainer.checkpoints.close()
         after = samples.grid(model)
         fresh = make_trainer(tmp_path / "other", processes)
-        others = fresh.inspections.samples.grid(fresh.ema.model)
+        others = fresh.inspections.samples.grid(fresh.step.ema.model)
         fresh.checkpoints.close()
     assert np.array_equal(before, again)
     assert np.array_equal(before, others)
