@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from soda_fast.data import Dataset
 from soda_fast.data.statistics import Statistics
 from soda_fast.encoding import Encode
+from soda_fast.evaluation.report import Checkpoint
 from soda_fast.export import CONFIG_NAME
 from soda_fast.parallel import Processes
 from soda_fast.pretrained import (
@@ -40,12 +41,10 @@ _HEADS = ("fc", "classifier", "head", "heads")
 
 @dataclass(frozen=True)
 class NamedEncoder:
-    """A module as it was made, and what a report says of it. checkpoint, images_seen, weights: see Subject."""
+    """A module as it was made, and what a report says of it."""
 
     module: nn.Module
-    checkpoint: str
-    weights: str
-    images_seen: int = 0
+    checkpoint: Checkpoint
 
 
 def build_encoder(spec: str, weights: Path | None, dataset: Dataset, processes: Processes) -> NamedEncoder:
@@ -77,7 +76,7 @@ def build_encoder(spec: str, weights: Path | None, dataset: Dataset, processes: 
         module = _torchvision_model(name) if source == TORCHVISION else _call(source, name, spec)
     if weights is not None:
         _load(module, _read(weights), weights, _HEADS if source == TORCHVISION else ())
-    return NamedEncoder(module, spec, str(weights) if weights else "untrained")
+    return NamedEncoder(module, Checkpoint(spec, 0, str(weights) if weights else "untrained"))
 
 
 def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) -> NamedEncoder:
@@ -86,13 +85,14 @@ def _run_encoder(spec: str, path: Path, dataset: Dataset, processes: Processes) 
         length = json.loads((path / CONFIG_NAME).read_text()).get("ema_length")
         average = usual_average(exported.config) if length is None else f"EMA of relative length {length:g}"
         module = RunEncoder(exported.encoder, preprocess(exported.config), dataset)
-        return NamedEncoder(module, spec, f"{average}, exported")
+        return NamedEncoder(module, Checkpoint(spec, 0, f"{average}, exported"))
     run = RunDirectory(path)
     run.load_config()
     checkpoint = processes.on_main(lambda: newest_checkpoint(run))
     model, config, _ = load_run(run, checkpoint=checkpoint)
     module = RunEncoder(model.encoder, preprocess(config), dataset)
-    return NamedEncoder(module, str(checkpoint), usual_average(config), read_manifest(checkpoint)["images_seen"])
+    seen = read_manifest(checkpoint)["images_seen"]
+    return NamedEncoder(module, Checkpoint(str(checkpoint), seen, usual_average(config)))
 
 
 class RunEncoder(nn.Module):

@@ -27,7 +27,16 @@ from soda_fast.evaluation.linear_protocol import DivergedError
 from soda_fast.evaluation.measurement import Measurement, format_measurements
 from soda_fast.evaluation.protocols import PROTOCOLS, run_protocols
 from soda_fast.evaluation.provider import CachedFeatures, Split
-from soda_fast.evaluation.report import HELD_OUT, TEST_SPLIT, Subject, format_table, notes, table_rows, write_report
+from soda_fast.evaluation.report import (
+    HELD_OUT,
+    TEST_SPLIT,
+    Checkpoint,
+    Subject,
+    format_table,
+    notes,
+    table_rows,
+    write_report,
+)
 from soda_fast.evaluation.result import Result
 from soda_fast.evaluation.ssim import SSIM_SIDE
 from soda_fast.measures import OF_MADE_IMAGES, MadeImages, measure
@@ -50,7 +59,7 @@ _TESTED_ON = {False: TEST_SPLIT, True: "images held out of the training split"}
 
 @dataclass(frozen=True)
 class _Origin:
-    """What is evaluated and where the report goes. checkpoint, images_seen, weights: see Subject.
+    """What is evaluated and where the report goes.
 
     model: a run's, whose made images are measured in the features of the first encoder; None: none are. made_by: its
     checkpoint. held_out: of the training split, in place of the test split.
@@ -58,9 +67,7 @@ class _Origin:
 
     run: RunDirectory
     report: Path
-    checkpoint: str
-    images_seen: int
-    weights: str
+    checkpoint: Checkpoint
     model: SODA | None = None
     made_by: str = ""
     held_out: bool = False
@@ -107,7 +114,7 @@ def evaluate(
             made_by = f"{checkpoint.name}, {weights}"
         seen = read_manifest(checkpoint)["images_seen"]
         report = _held_out_report(run.evaluation) if held_out else run.evaluation
-        origin = _Origin(run, report, checkpoint.name, seen, weights, model, made_by, held_out)
+        origin = _Origin(run, report, Checkpoint(checkpoint.name, seen, weights), model, made_by, held_out)
         _evaluate(encoders, resolve(config, dataset), dataset, origin, plot, processes)
 
 
@@ -179,7 +186,7 @@ def evaluate_module(
         model, made_by = None, ""
         if any(name in OF_MADE_IMAGES for name in config.evaluation.protocols):
             model, made_by = _maker(run, config, processes)
-        origin = _Origin(run, report, named.checkpoint, named.images_seen, named.weights, model, made_by, held_out)
+        origin = _Origin(run, report, named.checkpoint, model, made_by, held_out)
         encoders = {spec: lambda p: encode_module(frozen(named.module, p.device), spec)}
         _evaluate(encoders, config, dataset, origin, plot, processes)
 
@@ -223,7 +230,7 @@ def _evaluate(
     evaluation.tell()
     if plot:
         folder = origin.run.path / "plots" / origin.report.stem
-        for path in draw_plots(origin.run.path, folder, evaluation.first, dataset, origin.images_seen):
+        for path in draw_plots(origin.run.path, folder, evaluation.first, dataset, origin.checkpoint.images_seen):
             print(f"plot:        {path}")
 
 
@@ -284,7 +291,7 @@ class _Evaluation:
         for split, found in self._replaced.items():
             if found:
                 print(tell_replaced("held-out" if self.origin.held_out and split == "test" else split, len(found)))
-        print(f"{self.dataset.name}, {self.origin.images_seen:,} images seen")
+        print(f"{self.dataset.name}, {self.origin.checkpoint.images_seen:,} images seen")
         if self.accuracies:
             print(f"top-1 accuracy in percent on {_TESTED_ON[self.origin.held_out]}")
             print(format_table(table_rows(self.results)))
@@ -348,8 +355,6 @@ def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.de
     return Subject(
         run=str(origin.run.path),
         checkpoint=origin.checkpoint,
-        images_seen=origin.images_seen,
-        weights=origin.weights,
         dataset=dataset.name,
         dataset_hash={name: fingerprint(images) for name, images in splits.items()},
         transform=f"central square, {config.data.source_size} pixels, mean {mean}, deviation {std}",

@@ -22,20 +22,27 @@ TEST_SPLIT = "the test split"
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Which weights were evaluated. name: of a checkpoint, or of another encoder. images_seen: how far it was trained.
+    weights: which of its weights, with the length of the average ("EMA of train.ema_beta 0.9999")."""
+
+    name: str
+    images_seen: int
+    weights: str
+
+
+@dataclass(frozen=True)
 class Subject:
     """What was evaluated, on what.
 
-    images_seen: how far the checkpoint was trained. weights: which of its weights, with the length of the average ("EMA
-    of train.ema_beta 0.9999"). dataset_hash, split_sizes: of each split. transform: of clean images, in words.
+    dataset_hash, split_sizes: of each split. transform: of clean images, in words.
     features: how they are kept, in words. seed: of the run and of the views. seeds: of the linear protocols. device: in
     words. seconds: that the evaluation took. replaced_images: of each split, unreadable ones that others stood in for.
     tested_on: what the split called test is, in words.
     """
 
     run: str
-    checkpoint: str
-    images_seen: int
-    weights: str
+    checkpoint: Checkpoint
     dataset: str
     dataset_hash: Mapping[str, str]
     transform: str
@@ -144,12 +151,7 @@ def _report(
     sources |= {one["protocol"]: MEASURES[one["protocol"]] for one in measures}
     return {
         "schema": SCHEMA,
-        "checkpoint": {
-            "run": subject.run,
-            "name": subject.checkpoint,
-            "images_seen": subject.images_seen,
-            "weights": subject.weights,
-        },
+        "checkpoint": {"run": subject.run, **asdict(subject.checkpoint)},
         "dataset": subject.dataset,
         "dataset_hash": dict(subject.dataset_hash),
         "transform": subject.transform,

@@ -15,7 +15,7 @@ from soda_fast.evaluation import (
     versions,
     write_report,
 )
-from soda_fast.evaluation.report import percent
+from soda_fast.evaluation.report import Checkpoint, percent
 
 
 def knn(features: str, k: int, accuracy: float, skipped: tuple[int, ...] = ()) -> Result:
@@ -28,9 +28,7 @@ def linear(features: str, accuracy: float) -> Result:
 
 SUBJECT = Subject(
     run="runs/digits",
-    checkpoint="images-000000100000",
-    images_seen=100_000,
-    weights="EMA of train.ema_beta 0.9999",
+    checkpoint=Checkpoint("images-000000100000", 100_000, "EMA of train.ema_beta 0.9999"),
     dataset="digits",
     dataset_hash={"train": "12ab", "test": "34cd"},
     transform="central square, 8 pixels",
