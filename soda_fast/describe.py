@@ -23,7 +23,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def describe(config: Config) -> str:
-    """A few lines: parameters, FLOPs, length of the run. Of the data set, only what tells its size is read."""
+    """A few lines: parameters, FLOPs, length of the run. No image is decoded."""
     model, cost = build_empty_model(config), count_flops(config)
     num_images = count_train_images(config.data)
     length, batch = run_length_images(config, num_images), config.train.global_batch_images

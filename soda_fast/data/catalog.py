@@ -48,7 +48,7 @@ def known_train_images(name: str) -> int | None:
 
 def count_train_images(data: DataConfig) -> int:
     """Training images of what lies in data.root, a store or a tree, which may be a part of an official data set; where
-    nothing lies, of the whole of it. Nothing is decoded, measured or written.
+    nothing lies, of the whole of it. No image is decoded; of shards the index is made that training reads too.
 
     Raises:
         ValueError: as `load_dataset`.

@@ -4,12 +4,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from soda_fast.data.operations import IDENTITY, NAMES
-from soda_fast.data.step_table import HAVE_STEPS, step_table
+from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES
+from soda_fast.data.step_table import step_table
 from soda_fast.pixels import change
 
-# Also the one step that Triton does and C does not.
-_LEFT_TO_TENSORS = ~HAVE_STEPS | np.isin(NAMES, "Hue")
+_IN_C = np.isin(
+    NAMES,
+    [
+        *GEOMETRIC,
+        *("Identity", "Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize"),
+        *("AutoContrast", "Equalize", "Grayscale"),
+    ],
+)
 
 
 def apply_compiled(images: Tensor, operations: NDArray[np.int64], strengths: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -22,6 +28,6 @@ def apply_compiled(images: Tensor, operations: NDArray[np.int64], strengths: NDA
     Returns:
         (N,), the operations that are left to do: Identity where this was done. All, where there is no compiler.
     """
-    left = _LEFT_TO_TENSORS[operations]
+    left = ~_IN_C[operations]
     done = change(images, step_table(np.where(left, IDENTITY, operations), strengths, images.shape[1]))
     return np.where(left, operations, IDENTITY) if done else operations

@@ -18,6 +18,8 @@ from soda_fast.store import tar_index, workers
 from soda_fast.store.layout import ROW
 from soda_fast.store.suffixes import LISTED
 
+# Each class has a name and a row of the probes, whether images are there or not.
+MOST_EMPTY_CLASSES = 2**20
 _VERSION, _INDEX = 1, "index.npy"
 
 
@@ -28,8 +30,8 @@ def load_webdataset(root: Path) -> tuple[ShardImages, ShardImages | None, tuple[
     of train, root/*.tar. Samples come in the order of the shards' names, and within a shard as they are.
 
     Raises:
-        ValueError: no shards, a shard that is damaged or compressed, a sample without a label, or a test class that
-            train lacks.
+        ValueError: no shards, a shard that is damaged or compressed, a sample without a label, labels that are ids, or
+            a test class that train lacks.
     """
     train_shards = _shards(root, "train") or sorted(root.glob("*.tar"))
     if not train_shards:
@@ -38,6 +40,11 @@ def load_webdataset(root: Path) -> tuple[ShardImages, ShardImages | None, tuple[
     test_shards = _shards(root, "test") or _shards(root, "val")
     test = _load(root, "test", test_shards) if test_shards else None
     classes = int(train.labels.max()) + 1
+    if classes > max(MOST_EMPTY_CLASSES, len(train)):
+        raise ValueError(
+            f"data.root {root}: the largest label is {classes - 1}, and train holds {len(train):,} images: labels are "
+            "classes' numbers; if these are ids, number the classes from 0 on, and make the shards again"
+        )
     if test is not None and test.labels.max() >= classes:
         raise ValueError(f"data.root {root}: test has label {test.labels.max()}, train only 0 to {classes - 1}")
     return train, test, tuple(str(label) for label in range(classes))

@@ -65,7 +65,7 @@ class _TrainImages:
 
 
 def _find_images(config: Config) -> _TrainImages:
-    """Whether the data set is there, and what training will make of it; nothing is decoded or written."""
+    """Whether the data set is there, and what training will make of it; no image is decoded."""
     grey = (0.5, 0.5, 0.5)
     try:
         dataset = load_dataset(replace(config.data, resident_mib=0, mean=grey, std=grey))

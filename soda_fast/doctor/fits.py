@@ -14,7 +14,7 @@ def memory_finding(config: Config, hardware: Hardware, processes: int) -> Findin
     Raises:
         ConfigError: `processes` do not fit the configuration.
     """
-    plan = predict_memory(config, processes, device=hardware.device)
+    plan = predict_memory(config, processes, machine_processes=processes, device=hardware.device)
     one = "on one GPU" if hardware.on_gpu else "on the CPU"
     place = f"on each of {processes} GPUs" if processes > 1 else one
     verdict = plan.verdict(hardware.memory_bytes)

@@ -74,7 +74,7 @@ def _images(config: Config, hardware: Hardware, longest: int | None) -> Iterator
 
 
 def _loader(config: Config, hardware: Hardware, backend: Backend) -> Finding:
-    processes = max(hardware.gpus, 1)
+    processes = fitting_processes(config, max(hardware.gpus, 1)) or 1
     threads = config.data.threads or max(1, int(hardware.cores) // processes)
     text = f"{_BACKENDS[backend]}, {_place(backend, hardware)}, {threads} threads a process"
     if backend == "torchvision" and hardware.on_gpu:

@@ -11,8 +11,6 @@ from soda_fast.store.shard import Row
 from soda_fast.store.suffixes import OTHERS, SUFFIXES, refuse_others
 from soda_fast.store.tar_end import require_end
 
-# There are as many classes as the largest label says, each with a name and a row of the probes.
-MOST_CLASSES = 2**20
 _IMAGES, _OTHERS = ({suffix[1:] for suffix in suffixes} for suffixes in (SUFFIXES, OTHERS))
 
 
@@ -80,13 +78,8 @@ def _label(suffix: str, content: FileRange, name: str) -> int | None:
             label = int(found[0])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: holds no class's number; labels are integers from 0 on") from error
-    if label < 0:
-        raise ValueError(f"{name}: holds {label}; labels are integers from 0 on")
-    if label >= MOST_CLASSES:
-        raise ValueError(
-            f"{name}: holds {label}, and labels are classes' numbers, below {MOST_CLASSES:,}; if these are ids, number "
-            "the classes from 0 on, and make the shards again"
-        )
+    if not 0 <= label < 2**31:
+        raise ValueError(f"{name}: holds {label}; labels are integers from 0 on, below 2**31")
     return label
 
 

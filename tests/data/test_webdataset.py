@@ -121,8 +121,9 @@ def test_bad_images_in_shards_are_named_and_replaced(tmp_path: Path) -> None:
         (
             [("1.jpg", b"x"), ("1.json", b'{"label": 1048576}')],
             "w:",
-            r"0.tar, 1.json: holds 1048576, and labels are classes' numbers, below 1,048,576; if these are ids, number",
+            r"the largest label is 1048576, and train holds 1 images: labels are classes' numbers; if these are ids, ",
         ),
+        ([("1.jpg", b"x"), ("1.cls", b"2147483648")], "w:", r"1.cls: holds 2147483648; labels are .*, below 2\*\*31"),
         ([("1.jpg", b"x"), ("1.png", b"x"), ("1.cls", b"0")], "w:", r"sample 1 has two images or comes twice"),
         ([("1.txt", b"x")], "w:", r"its shards hold no .jpg, .jpeg, .png, .webp"),
         ([("1.jpg", b"x"), ("1.cls", b"0")], "w:gz", r"0.tar: is no whole uncompressed tar"),

@@ -47,6 +47,10 @@ def test_a_node_of_eight() -> None:
     assert refused.text.startswith("5 of 8 GPUs at most: ")
     assert "do not divide" in refused.text
     assert found(cifar(), replace(node, cores=16))["images"].mark == "slow"
+    # Of 24 cores each of five processes has four, enough.
+    few = replace(node, cores=24)
+    assert found(cifar(), few)["images"].mark == "slow"
+    assert "4 threads a process" in found(cifar("train.global_batch_images=500"), few)["images"].text
 
 
 @pytest.mark.parametrize(("gpus", "most"), [(0, 0), (1, 0), (3, 0), (4, 4), (6, 4), (8, 8)])
@@ -135,6 +139,11 @@ def test_memory_that_suffices_or_not() -> None:
     fits = memory_finding(config, H100, 8)
     assert fits.mark == "ok"
     assert "on each of 8 GPUs (bf16, channels_last, eager), fits in 80.0 GiB" in fits.text
+    ten = load_config(
+        CONFIGS / "demo_digits.yaml",
+        ["perf.compile=false", *one_level, "parallel.strategy=hsdp", "train.global_batch_images=80"],
+    )
+    assert "on each of 10 GPUs" in memory_finding(ten, H100, 10).text
     small = memory_finding(config, replace(H100, memory_bytes=1 << 30), 1)
     assert small.mark == "wrong"
     assert "does not fit in 1.0 GiB" in small.text
