@@ -7,8 +7,9 @@ again. What comes of it is written as it comes: curves.jsonl (the metrics of eac
 
 import argparse
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.recipes.budget import images_within, measured_rate
 from benchmarks.recipes.cell import Cell, Outcome, run_cell, write_outcomes
 from benchmarks.recipes.results import table
 from benchmarks.recipes.study import Arm, Study, arms_of, as_arguments, config_path, configuration, read_study
+from benchmarks.recipes.trainings import Trainings
 from soda_fast.config import Config
 from soda_fast.cores import whole_cores
 from soda_fast.files import write_atomically
@@ -32,21 +34,45 @@ def run_study(file: Path, more: Sequence[str], out: Path, runs: Path, jobs: int)
     shutil.copyfile(file, out / "study.yaml")
     flops = {name: float(count_flops(config).forward_backward) for name, config in configs.items()}
     threads = max(1, whole_cores() // jobs)
-    images = {arm.name: arm_images(study, arm, configs[arm.name], file, more, runs, threads) for arm in arms}
+    trainings = Trainings()
+    images = {arm.name: arm_images(study, arm, configs[arm.name], file, more, runs, threads, trainings) for arm in arms}
     cells = [_cell(study, arm, seed, file, more, runs, images[arm.name]) for seed in study.seeds for arm in arms]
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(run_cell, cell, threads) for cell in cells]):
-            outcomes.append(done.result())
-            _say(outcomes[-1], len(outcomes), len(cells))
-            order = {(cell.arm.name, cell.seed): number for number, cell in enumerate(cells)}
-            outcomes.sort(key=lambda one: order[one.arm, one.seed])
-            _write(study, outcomes, [arm.name for arm in arms], flops, out)
+    order = {(cell.arm.name, cell.seed): number for number, cell in enumerate(cells)}
+
+    def record(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        _say(outcome, len(outcomes), len(cells))
+        outcomes.sort(key=lambda one: order[one.arm, one.seed])
+        _write(study, outcomes, [arm.name for arm in arms], flops, out)
+
+    _run_all(cells, jobs, threads, trainings, record)
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
+def _run_all(
+    cells: Sequence[Cell], jobs: int, threads: int, trainings: Trainings, record: Callable[[Outcome], None]
+) -> None:
+    """Run cells, `jobs` at a time, and record each that has ended. If that is broken off, trainings end too."""
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for done in as_completed([pool.submit(run_cell, cell, threads, trainings) for cell in cells]):
+                record(done.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            trainings.end()
+            raise
+
+
 def arm_images(
-    study: Study, arm: Arm, config: Config, file: Path, more: Sequence[str], runs: Path, threads: int
+    study: Study,
+    arm: Arm,
+    config: Config,
+    file: Path,
+    more: Sequence[str],
+    runs: Path,
+    threads: int,
+    trainings: Trainings,
 ) -> dict[str, int]:
     """How far the arm is trained. A measured rate is kept, so that a study that goes on keeps its lengths."""
     kept = runs / arm.folder / "images"
@@ -55,7 +81,7 @@ def arm_images(
 
     def rate() -> float:
         cell = _cell(study, arm, study.seeds[0], file, more, runs, {})
-        return measured_rate(cell, config.train.global_batch_images, threads)
+        return measured_rate(cell, config.train.global_batch_images, threads, trainings)
 
     images = images_within(study.budget, config, rate)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +122,7 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     out = options.out or Path("benchmarks/results/studies") / options.study.stem
     runs = (options.runs or Path("runs/studies") / options.study.stem).resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.jobs < 1:
             raise ValueError(f"--jobs is {options.jobs}; give at least 1")
@@ -103,6 +130,9 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: the study was told to end, and its trainings with it; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.recipes.cell import Cell, run_cell
 from benchmarks.recipes.study import Budget
+from benchmarks.recipes.trainings import Trainings
 from soda_fast.config import Config
 from soda_fast.flops import count_flops
 
@@ -32,13 +33,14 @@ def images_within(budget: Budget, config: Config, measure_rate: Callable[[], flo
     return max(1, int(images // batch)) * batch
 
 
-def measured_rate(cell: Cell, batch: int, threads: int) -> float:
+def measured_rate(cell: Cell, batch: int, threads: int, trainings: Trainings) -> float:
     """Images a second of a short training of the arm, its first third (compilation, caches) left out.
 
     Args:
         cell: the run directory and the length among its overrides are replaced.
         batch: images of a step, as the arm has it.
         threads: of the training.
+        trainings: among which it is.
 
     Raises:
         ValueError: it fails; with its last words.
@@ -47,7 +49,7 @@ def measured_rate(cell: Cell, batch: int, threads: int) -> float:
         run = Path(folder) / "rate"
         short = [f"run.dir={run}", f"train.images={CALIBRATION_STEPS * batch}", f"train.log_every_images={batch}"]
         short += ["evaluation.during=none", "sampling.steps=1", "sampling.images=1"]
-        outcome = run_cell(replace(cell, run=run, overrides=(*cell.overrides, *short)), threads)
+        outcome = run_cell(replace(cell, run=run, overrides=(*cell.overrides, *short)), threads, trainings)
     if outcome.problem:
         raise ValueError(f"arm {cell.arm.name!r} cannot be timed: {outcome.problem}")
     rates = [line["images_per_second"] for line in outcome.metrics if "images_per_second" in line]

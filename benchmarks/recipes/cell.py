@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recipes.study import Arm
+from benchmarks.recipes.trainings import Trainings
 from benchmarks.suite.process import last_line, tail
 from soda_fast.files import write_atomically
 
@@ -40,7 +40,7 @@ class Outcome:
     metrics: list[dict[str, float]]
 
 
-def run_cell(cell: Cell, threads: int) -> Outcome:
+def run_cell(cell: Cell, threads: int, trainings: Trainings) -> Outcome:
     """Train, unless that has been done; a training that was interrupted goes on where it stood."""
     kept = finished(cell)
     if kept is not None:
@@ -50,9 +50,8 @@ def run_cell(cell: Cell, threads: int) -> Outcome:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     begin = time.monotonic()
     log = cell.run / "study.log"
-    with log.open("ab") as file:
-        said = file.tell()  # what earlier ones have
-        code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    said = log.stat().st_size if log.exists() else 0  # by earlier ones
+    code = trainings.run(command, environment, log)
     problem = "" if code == 0 else f"exit {code}: {last_line(tail(log, said))}"
     outcome = Outcome(cell.arm.name, cell.seed, problem, time.monotonic() - begin, read_metrics(cell.run))
     if not problem:

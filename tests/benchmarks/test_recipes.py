@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from statistics import stdev
 from typing import Any
 
 import pytest
 import yaml
+from forked import PATIENCE_S
 
 import benchmarks.recipes.__main__ as command
 from benchmarks.recipes import budget, picture
@@ -16,9 +20,11 @@ from benchmarks.recipes.budget import CALIBRATION_STEPS, images_within
 from benchmarks.recipes.cell import Cell, Outcome, read_metrics
 from benchmarks.recipes.results import final, table, training_seconds
 from benchmarks.recipes.study import Budget, arms_of, configuration, read_study
+from benchmarks.recipes.trainings import Trainings
 from soda_fast import cores
 from soda_fast.config import Config, config_from_tree, load_config
 from soda_fast.flops import count_flops
+from soda_fast.run_lock import RunLock
 
 CONFIG: dict[str, Any] = {
     "data": {"dataset": "digits", "source_size": 8, "target_size": 8},
@@ -143,11 +149,32 @@ def test_a_study_ends_with_its_results_and_the_same_command_does_nothing_again(
     assert ((run / "study.log").stat().st_mtime_ns, read_metrics(run)) == before
 
 
+def test_a_study_that_is_told_to_end_ends_its_trainings(tmp_path: Path) -> None:
+    """Each with a checkpoint, and none begins any more; the same command goes on."""
+    file = write(tmp_path, budget={"images": 1_000_000}, seeds=[0, 1])
+    runs = tmp_path / "runs"
+    study = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.recipes", file, "--out", tmp_path / "out", "--runs", runs],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = runs / "as_configured" / "seed-0"
+    while not any(line.get("images_seen", 0) for line in read_metrics(first)):
+        assert study.poll() is None
+        time.sleep(0.05)
+    study.terminate()
+    assert "the same command goes on" in study.communicate(timeout=PATIENCE_S)[1]
+    assert study.returncode == 130
+    assert list((first / "checkpoints").glob("images-*"))
+    RunLock(first).acquire()  # nobody trains there any more
+    assert not first.with_name("seed-1").exists() or not (first.with_name("seed-1") / "study.log").exists()
+
+
 def test_an_arm_is_timed_at_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of several overrides counts. Its length is in steps of that batch."""
     timed: list[Config] = []
 
-    def trained(cell: Cell, threads: int) -> Outcome:
+    def trained(cell: Cell, threads: int, trainings: Trainings) -> Outcome:
         timed.append(load_config(cell.config, cell.overrides))
         return outcome("large", 0, 0.1)
 
@@ -156,7 +183,7 @@ def test_an_arm_is_timed_at_its_own_batch(tmp_path: Path, monkeypatch: pytest.Mo
     file = write(tmp_path, budget={"minutes": 1}, overrides=["train.global_batch_images=8"], arms={"large": larger})
     study = read_study(file)
     (arm,) = arms_of(study)
-    images = arm_images(study, arm, configuration(study, arm, file), file, (), tmp_path / "runs", 1)
+    images = arm_images(study, arm, configuration(study, arm, file), file, (), tmp_path / "runs", 1, Trainings())
     assert images == {"train.images": 60 * 50 // 64 * 64}
     (config,) = timed
     assert (config.train.images, config.train.log_every_images) == (CALIBRATION_STEPS * 64, 64)
@@ -166,7 +193,7 @@ def test_a_budget_replaces_the_configurations_epochs(tmp_path: Path, monkeypatch
     """As most shipped configurations have them."""
     trained: list[Config] = []
 
-    def run(cell: Cell, threads: int) -> Outcome:
+    def run(cell: Cell, threads: int, trainings: Trainings) -> Outcome:
         trained.append(load_config(cell.config, cell.overrides))
         return outcome("as configured", cell.seed, 0.1)
 
@@ -184,7 +211,7 @@ def test_trainings_share_the_cores_that_there_are(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(cores, "available_cores", lambda: 6.0)
     monkeypatch.setattr(
-        command, "run_cell", lambda cell, each: threads.append(each) or outcome("as configured", 0, 0.1)
+        command, "run_cell", lambda cell, each, trainings: threads.append(each) or outcome("as configured", 0, 0.1)
     )
     assert run_study(write(tmp_path, seeds=[0]), [], tmp_path / "out", tmp_path / "runs", jobs=2) == 0
     assert threads == [3]
@@ -197,7 +224,7 @@ def test_minutes_are_measured_once(tmp_path: Path) -> None:
     kept = runs / arm.folder / "images"
     kept.parent.mkdir(parents=True)
     kept.write_text("32")
-    given = (study, arm, configuration(study, arm, file), file, (), runs, 1)
+    given = (study, arm, configuration(study, arm, file), file, (), runs, 1, Trainings())
     assert arm_images(*given) == {"train.images": 32}
     kept.unlink()
     measured = arm_images(*given)["train.images"]
