@@ -170,8 +170,8 @@ def _time_range(config: Config) -> Iterator[Contradiction]:
     first, last = diffusion.trained_timesteps()
     if first > last:
         text = (
-            f"diffusion.time_range is {show(diffusion.time_range)}, in which none of the {diffusion.steps} timesteps "
-            "of diffusion.steps lies; give the smaller share first, and at least one timestep, as in [0.0, 1.0]"
+            f"diffusion.time_range is {show(diffusion.time_range)}, which in whole timesteps holds none of the "
+            f"{diffusion.steps} of diffusion.steps; give the smaller share first, and at least one timestep, as in [0.0, 1.0]"
         )
         yield ("diffusion.time_range", "diffusion.steps"), text
 
