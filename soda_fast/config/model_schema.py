@@ -93,9 +93,9 @@ class DiffusionConfig:
     steps: Timesteps = 1000
     """Number T of timesteps."""
     time_range: tuple[Probability, Probability] = (0.0, 1.0)
-    """Part of the schedule that is trained: the timesteps t with low < t/T <= high, both rounded to whole timesteps, each
-    t as often as another. What is left out the decoder never learns, so that images cannot be made: for studies of what
-    teaches the encoder."""
+    """Part of the schedule that is trained: the timesteps t with low < t/T <= high, both rounded to whole timesteps,
+    each t as often as another. What is left out the decoder never learns, so that images cannot be made: for studies of
+    what teaches the encoder."""
     beta_start: PositiveFloat = 1.0e-4
     """First beta of the linear schedule."""
     beta_end: PositiveFloat = 0.02

@@ -171,7 +171,8 @@ def _time_range(config: Config) -> Iterator[Contradiction]:
     if first > last:
         text = (
             f"diffusion.time_range is {show(diffusion.time_range)}, which in whole timesteps holds none of the "
-            f"{diffusion.steps} of diffusion.steps; give the smaller share first, and at least one timestep, as in [0.0, 1.0]"
+            f"{diffusion.steps} of diffusion.steps; give the smaller share first, and at least one timestep, as in "
+            "[0.0, 1.0]"
         )
         yield ("diffusion.time_range", "diffusion.steps"), text
 
