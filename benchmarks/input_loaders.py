@@ -80,30 +80,20 @@ def settings(case: Case) -> DataConfig:
     return DataConfig(source_size=case.source_size, target_size=case.target_size, source=view, target=view)
 
 
+@contextmanager
 def open_ours(
-    case: Case,
-    images: Images,
-    backend: Backend,
-    device: torch.device,
-    threads: int,
-    batch: int,
-    kernels: Kernels = "auto",
-) -> Opened:
+    case: Case, images: Images, backend: Backend, device: torch.device, threads: int, batch: int, kernels: Kernels
+) -> Iterator[Iterator[object]]:
     """TrainLoader, as in training."""
-
-    @contextmanager
-    def opened() -> Iterator[Iterator[object]]:
-        data = replace(settings(case), backend=backend, threads=threads, kernels=kernels)
-        loader = TrainLoader(
-            images.ours, data, MEAN, STD,
-            seed=0, global_batch=batch, rank=0, world=1, parts=1, start_position=0, device=device,
-        )  # fmt: skip
-        try:
-            yield loader
-        finally:
-            loader.close()
-
-    return opened()
+    data = replace(settings(case), backend=backend, threads=threads, kernels=kernels)
+    loader = TrainLoader(
+        images.ours, data, MEAN, STD,
+        seed=0, global_batch=batch, rank=0, world=1, parts=1, start_position=0, device=device,
+    )  # fmt: skip
+    try:
+        yield loader
+    finally:
+        loader.close()
 
 
 class _Views(TorchDataset[tuple[Tensor, Tensor]]):
@@ -126,30 +116,22 @@ class _Views(TorchDataset[tuple[Tensor, Tensor]]):
         return self.both.source(image), self.both.target(image)
 
 
-def open_torchvision(case: Case, images: Images, workers: int, batch: int, decodes: int) -> Opened:
+@contextmanager
+def open_torchvision(case: Case, images: Images, workers: int, batch: int, decodes: int) -> Iterator[Iterator[object]]:
     """A DataLoader with `workers` processes. decodes: 2, one for each view, or 1."""
-
-    @contextmanager
-    def opened() -> Iterator[Iterator[object]]:
-        views = _Views(case, images.stored, decodes)
-        loader = DataLoader(
-            views, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=decodes == 1,
-            multiprocessing_context="fork",
-        )  # fmt: skip
-        # The iterator ends its workers when it is let go.
-        batches = itertools.chain.from_iterable(itertools.repeat(loader))
-        yield batches
-        del batches, loader
-
-    return opened()
+    views = _Views(case, images.stored, decodes)
+    loader = DataLoader(
+        views, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=decodes == 1,
+        multiprocessing_context="fork",
+    )  # fmt: skip
+    # The iterator ends its workers when it is let go.
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    yield batches
+    del batches, loader
 
 
-def open_synthetic(case: Case, device: torch.device, batch: int) -> Opened:
+@contextmanager
+def open_synthetic(case: Case, device: torch.device, batch: int) -> Iterator[Iterator[object]]:
     """One batch, given out again and again: what a loader costs that costs nothing."""
-
-    @contextmanager
-    def opened() -> Iterator[Iterator[object]]:
-        views = [torch.zeros(batch, 3, size, size, device=device) for size in (case.source_size, case.target_size)]
-        yield itertools.repeat(views)
-
-    return opened()
+    views = [torch.zeros(batch, 3, size, size, device=device) for size in (case.source_size, case.target_size)]
+    yield itertools.repeat(views)

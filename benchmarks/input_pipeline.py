@@ -101,31 +101,20 @@ def contestants(
     ]
     if gpu and decoded:
         ours.append(("soda_fast batched, tensors", "batched", cuda, "pytorch"))
-    found = []
+    found: list[Contestant] = []
+    opened: Callable[[], Opened]
     for batch in batches:
         for count in threads:
             for name, backend, device, kernels in ours:
-                found.append(
-                    Contestant(
-                        name, device.type, count, batch,
-                        partial(open_ours, case, images, backend, device, count, batch, kernels),
-                    )
-                )  # fmt: skip
-            for name, workers, decodes in (("reference", count, 2), ("repaired", count, 1)):
-                found.append(
-                    Contestant(
-                        f"torchvision {name}", "cpu", workers, batch,
-                        partial(open_torchvision, case, images, workers, batch, decodes),
-                    )
-                )  # fmt: skip
+                opened = partial(open_ours, case, images, backend, device, count, batch, kernels)
+                found.append(Contestant(name, device.type, count, batch, opened))
+            for name, decodes in (("reference", 2), ("repaired", 1)):
+                opened = partial(open_torchvision, case, images, count, batch, decodes)
+                found.append(Contestant(f"torchvision {name}", "cpu", count, batch, opened))
         if 1 not in threads:
-            found.append(
-                Contestant(
-                    "torchvision reference", "cpu", 1, batch,
-                    partial(open_torchvision, case, images, 1, batch, 2),
-                )
-            )  # fmt: skip
-        device = torch.device("cuda" if gpu else "cpu")
+            opened = partial(open_torchvision, case, images, 1, batch, 2)
+            found.append(Contestant("torchvision reference", "cpu", 1, batch, opened))
+        device = cuda if gpu else cpu
         found.append(Contestant("synthetic", device.type, 0, batch, partial(open_synthetic, case, device, batch)))
     return found
 
