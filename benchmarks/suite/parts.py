@@ -8,7 +8,7 @@ ladder's.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.packages import is_installed
@@ -58,21 +58,80 @@ class Options:
 
 def all_parts(options: Options) -> list[Part]:
     """Every part, in order."""
-    makers = (
-        _environment,
-        _tests,
-        _profile,
-        _ladder_32,
-        _kernels,
-        _memory,
-        _scaling,
-        _pipeline,
-        _evaluation,
-        _probe_costs,
-        _ladder_64,
-        _training,
-    )
-    return [make(options) for make in makers]
+    on_gpu, data = options.on_gpu, options.data
+    cifar10 = ("--config", CIFAR10, *_overrides(options))
+    # A loader's images: real ones if there are any; else random ones, which the benchmarks then say.
+    images = _data_keys(data) if data else _random_images(options)
+
+    def sized(gpu: str, cpu: str) -> list[str]:
+        return (gpu if on_gpu else cpu).split()
+
+    return [
+        Part("environment", "The machine and its ceilings", _module("benchmarks.environment"), 60),
+        Part("tests", "Tests that need a GPU", _module("benchmarks.suite.tests"), 300, _why_no_tests(options)),
+        Part(
+            "profile",
+            "Where a training step's time goes",
+            _module("benchmarks.suite.profile", *cifar10, "--folder", str(options.folder)),
+            240,
+        ),
+        _ladder(options, "32", CIFAR10, images, 440),
+        Part(
+            "kernels",
+            "The fused normalisation against eager and compiled PyTorch",
+            _module(
+                "benchmarks.kernels",
+                *sized("--batch 512 64", "--device cpu --batch 1 --shapes 1"),
+                *sized("--layout channels_last contiguous", "--layout channels_last"),
+            ),
+            180,
+            environment={} if on_gpu else {"TRITON_INTERPRET": "1"},
+        ),
+        Part(
+            "memory",
+            "Memory of a training step, predicted and measured",
+            _module("benchmarks.memory", *cifar10),
+            120,
+        ),
+        # On one GPU its computation, from two batches, and from that on paper what more of them would give.
+        Part(
+            "scaling",
+            "More GPUs: measured where there are some, and on paper",
+            _module("benchmarks.scaling", *cifar10, *sized("", "--steps 4 --warmup 1 --processes 1 2 --gpu H200")),
+            300,
+        ),
+        Part(
+            "input_pipeline",
+            "Images a second that the loaders make",
+            _module(
+                "benchmarks.input_pipeline",
+                *sized(
+                    "--sizes 32 64 --randaugment with --batch 512 --seconds 1",
+                    "--images 64 --batch 16 --seconds 0.5 --sizes 32",
+                ),
+            ),
+            240,
+        ),
+        Part(
+            "evaluation",
+            "k-NN and probes on features",
+            _module("benchmarks.evaluation", *sized("", "--bank 500 --queries 100 --width 16")),
+            120,
+        ),
+        Part(
+            "probe_costs",
+            "Protocols, encoding included",
+            _module(
+                "benchmarks.probe_costs",
+                *cifar10,
+                *sized("--all", "evaluation.protocols=[knn-dino] --train 256 --test 32 --batches 1"),
+            ),
+            240,
+        ),
+        # What --data names are CIFAR-10's images.
+        _ladder(options, "64", TINY_IMAGENET, _random_images(options), 330),
+        _training(options),
+    ]
 
 
 def _module(name: str, *arguments: str) -> tuple[str, ...]:
@@ -88,30 +147,8 @@ def _data_keys(data: Path) -> tuple[str, ...]:
     return (f"data.root={data}", *(("data.dataset=folder",) if (data / "train").is_dir() else ()))
 
 
-def _images(options: Options) -> tuple[str, ...]:
-    """Real images if there are any; else random ones, which the benchmarks then say."""
-    if options.data:
-        return _data_keys(options.data)
+def _random_images(options: Options) -> tuple[str, ...]:
     return ("--synthetic-images", "50000" if options.on_gpu else "512")
-
-
-def _environment(options: Options) -> Part:
-    return Part(
-        "environment",
-        "The machine and its ceilings",
-        _module("benchmarks.environment"),
-        60,
-    )
-
-
-def _tests(options: Options) -> Part:
-    return Part(
-        "tests",
-        "Tests that need a GPU",
-        _module("benchmarks.suite.tests"),
-        300,
-        missing=_why_no_tests(options),
-    )
 
 
 def _why_no_tests(options: Options) -> str:
@@ -120,137 +157,24 @@ def _why_no_tests(options: Options) -> str:
     return "" if is_installed("pytest") else "pytest is not installed"
 
 
-def _profile(options: Options) -> Part:
-    return Part(
-        "profile",
-        "Where a training step's time goes",
-        _module("benchmarks.suite.profile", "--config", CIFAR10, *_overrides(options), "--folder", str(options.folder)),
-        240,
-    )
-
-
-def _kernels(options: Options) -> Part:
-    sizes = ("--batch", "512", "64") if options.on_gpu else ("--device", "cpu", "--batch", "1", "--shapes", "1")
-    layouts = ("--layout", "channels_last", "contiguous") if options.on_gpu else ("--layout", "channels_last")
-    return Part(
-        "kernels",
-        "The fused normalisation against eager and compiled PyTorch",
-        _module("benchmarks.kernels", *sizes, *layouts),
-        180,
-        environment={} if options.on_gpu else {"TRITON_INTERPRET": "1"},
-    )
-
-
-def _ladder(options: Options, name: str, title: str, config: str, limit_s: float) -> Part:
-    seconds = (
-        ("--seconds-per-rung", "5", "--rung-limit", "300")
-        if options.on_gpu
-        else ("--seconds-per-rung", "0.2", "--rung-limit", "120")
-    )
-    images = _images(options)
-    arguments = ("--ladder", "--config", config, *_overrides(options), *images, *seconds)
-    return Part(
-        name,
-        title,
-        _module("benchmarks.train_step", *arguments),
-        limit_s,
-    )
-
-
-def _ladder_32(options: Options) -> Part:
-    return _ladder(options, "ladder_32", "From the reference's recipe to this trainer, 32x32", CIFAR10, 440)
-
-
-def _ladder_64(options: Options) -> Part:
-    without_data = replace(options, data=None)  # what --data names are CIFAR-10's images
-    title = "From the reference's recipe to this trainer, 64x64"
-    return _ladder(without_data, "ladder_64", title, TINY_IMAGENET, 330)
-
-
-def _memory(options: Options) -> Part:
-    return Part(
-        "memory",
-        "Memory of a training step, predicted and measured",
-        _module("benchmarks.memory", "--config", CIFAR10, *_overrides(options)),
-        120,
-    )
-
-
-def _scaling(options: Options) -> Part:
-    """On one GPU its computation, from two batches, and from that on paper what more of them would give."""
-    size = () if options.on_gpu else ("--steps", "4", "--warmup", "1", "--processes", "1", "2", "--gpu", "H200")
-    return Part(
-        "scaling",
-        "More GPUs: measured where there are some, and on paper",
-        _module("benchmarks.scaling", "--config", CIFAR10, *_overrides(options), *size),
-        300,
-    )
-
-
-def _pipeline(options: Options) -> Part:
-    size = (
-        ("--sizes", "32", "64", "--randaugment", "with", "--batch", "512", "--seconds", "1")
-        if options.on_gpu
-        else ("--images", "64", "--batch", "16", "--seconds", "0.5", "--sizes", "32")
-    )
-    return Part(
-        "input_pipeline",
-        "Images a second that the loaders make",
-        _module("benchmarks.input_pipeline", *size),
-        240,
-    )
-
-
-def _evaluation(options: Options) -> Part:
-    size = () if options.on_gpu else ("--bank", "500", "--queries", "100", "--width", "16")
-    return Part(
-        "evaluation",
-        "k-NN and probes on features",
-        _module("benchmarks.evaluation", *size),
-        120,
-    )
-
-
-def _probe_costs(options: Options) -> Part:
-    size = (
-        ("--all",)
-        if options.on_gpu
-        else (
-            *SMALL,
-            "evaluation.protocols=[knn-dino]",
-            "--train",
-            "256",
-            "--test",
-            "32",
-            "--batches",
-            "1",
-        )
-    )
-    return Part(
-        "probe_costs",
-        "Protocols, encoding included",
-        _module("benchmarks.probe_costs", "--config", CIFAR10, *size),
-        240,
-    )
+def _ladder(options: Options, size: str, config: str, images: tuple[str, ...], limit_s: float) -> Part:
+    seconds, rung_limit = ("5", "300") if options.on_gpu else ("0.2", "120")
+    command = _module(
+        "benchmarks.train_step", "--ladder", "--config", config, *_overrides(options), *images,
+        "--seconds-per-rung", seconds, "--rung-limit", rung_limit,
+    )  # fmt: skip
+    return Part(f"ladder_{size}", f"From the reference's recipe to this trainer, {size}x{size}", command, limit_s)
 
 
 def _training(options: Options) -> Part:
     length, probe = ("1000000", "200000") if options.on_gpu else ("64", "32")
+    keys = [
+        f"train.images={length}",
+        "train.epochs=null",
+        "train.warmup_epochs=1",
+        f"evaluation.during={{knn: {probe}}}",
+    ]
     data = _data_keys(options.data) if options.data else ()
-    return Part(
-        "training",
-        "A short training on real images, and what its features are worth",
-        _module(
-            "benchmarks.suite.training",
-            "--config",
-            CIFAR10,
-            *data,
-            f"train.images={length}",
-            "train.epochs=null",
-            "train.warmup_epochs=1",
-            f"evaluation.during={{knn: {probe}}}",
-            *_overrides(options),
-        ),
-        600,
-        missing="" if options.data else "--data was not given",
-    )
+    command = _module("benchmarks.suite.training", "--config", CIFAR10, *data, *keys, *_overrides(options))
+    title = "A short training on real images, and what its features are worth"
+    return Part("training", title, command, 600, "" if options.data else "--data was not given")
