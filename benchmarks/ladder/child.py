@@ -5,7 +5,7 @@ python -m benchmarks.ladder.child REQUEST.json ANSWER.json
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,6 @@ def main() -> int:
         found = {"status": "failed", "error": str(error)}
     write_json(Path(sys.argv[2]), found)
     return 0
-
-
-def as_json(request: Request) -> str:
-    """The request as `main` reads it."""
-    return json.dumps(asdict(request))
 
 
 if __name__ == "__main__":

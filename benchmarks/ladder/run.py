@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.json_file import write_json
-from benchmarks.ladder.child import Request, as_json
+from benchmarks.ladder.child import Request
 from benchmarks.ladder.rungs import LAST_RUNG, RUNGS, Rung
 from benchmarks.ladder.targets import judge
 from benchmarks.suite import process
@@ -91,7 +91,7 @@ def _measured(plan: Plan, rung: Rung, config: Config) -> dict[str, Any]:
 
 def ask(request: Request, limit_s: float) -> dict[str, Any]:
     """The answer of a process to a request; `status` says "measured", "failed", "out of memory" or "out of time"."""
-    ended, answer = process.ask([sys.executable, "-m", "benchmarks.ladder.child"], as_json(request), limit_s)
+    ended, answer = process.ask([sys.executable, "-m", "benchmarks.ladder.child"], asdict(request), limit_s)
     if answer is not None:
         return answer
     if ended.code is None:

@@ -4,7 +4,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,6 @@ def main() -> int:
             write_json(Path(sys.argv[2]), found)
         processes.barrier()
     return 0
-
-
-def as_json(request: Request) -> str:
-    """The request as `main` reads it."""
-    return json.dumps(asdict(request))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Measured steps: each in processes of its own, so that compilation and memory do not carry over."""
 
 import sys
+from dataclasses import asdict
 from typing import Any
 
-from benchmarks.scaling.child import Request, as_json
+from benchmarks.scaling.child import Request
 from benchmarks.scaling.prediction import Links
 from benchmarks.suite.process import ask, last_line
 
@@ -23,7 +24,7 @@ def measure_step(request: Request, processes: int, threads: int | None, limit_s:
     command = [sys.executable, "-m", "torch.distributed.run", *here, "--nproc-per-node", str(processes)]
     command += ["-m", "benchmarks.scaling.child"]
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    ended, answer = ask(command, as_json(request), limit_s, environment)
+    ended, answer = ask(command, asdict(request), limit_s, environment)
     if answer is not None:
         return answer
     name = f"{processes} processes with {request.process_images} images each"

@@ -67,14 +67,14 @@ def run(
 
 
 def ask(
-    command: Sequence[str], request: str, limit_s: float, environment: Mapping[str, str] | None = None
+    command: Sequence[str], request: Mapping[str, Any], limit_s: float, environment: Mapping[str, str] | None = None
 ) -> tuple[Ended, dict[str, Any] | None]:
-    """How a command ended that was given two more arguments, a file with `request` and one for its answer, in this
-    folder; and the answer, or None if it failed: then all that it said is printed.
+    """How a command ended that was given two more arguments, a file with `request` as JSON and one for its answer,
+    in this folder; and the answer, or None if it failed: then all that it said is printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         asked, answered, log = (Path(folder) / name for name in ("request.json", "answer.json", "log.txt"))
-        asked.write_text(request)
+        asked.write_text(json.dumps(request))
         ended = run([*command, str(asked), str(answered)], limit_s, log, environment, Path.cwd())
         answer = read_result(answered) if ended.code == 0 else None
         if answer is None:
