@@ -4,7 +4,7 @@
 samples of a batch are sorted by operation: a handful of tensor operations for each group, no conditionals, no wait for
 the device. Arithmetic is Pillow's: integers, or float32 cut towards zero. On a GPU a Triton kernel does the same to
 views of up to 64 pixels in one launch (`step_table.py`); blur, and steps of a batch with some, stay here. On a CPU with
-a C compiler most of them are done image by image instead (`compiled_operations.py`). All make the same levels.
+a C compiler most of them are done image by image instead. All make the same levels.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from soda_fast.config.types import Kernels
 from soda_fast.data.colour_operations import blur, grayscale, grey, shift_hue
-from soda_fast.data.compiled_operations import apply_compiled
 from soda_fast.data.operations import GEOMETRIC, IDENTITY, NAMES, fixed_point_affine
 from soda_fast.data.step_table import HAVE_STEPS, step_table
 from soda_fast.data.transfer import to_device
 from soda_fast.data.views import ViewPlan
 from soda_fast.fused_views import carries_out, carry_out
+from soda_fast.pixels import change as change_in_c
 
 _INT32_SIZE = 4096  # up to which 16.16 fixed point coordinates fit into 32 bits
 Change = Callable[[Tensor, Tensor], Tensor]  # (N, S, S, 3) uint8, (N,) float64 strengths -> the same, changed
@@ -52,6 +52,17 @@ def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") 
             left = apply_compiled(images, some, strong) if images.device.type == "cpu" else some
             _apply_step(images, left, strong, plan.blur_kernel)
     return images
+
+
+def apply_compiled(images: Tensor, operations: NDArray[np.int64], strengths: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Carry out one operation for each image of a CPU, in place, in C.
+
+    Returns:
+        (N,), the operations that are left to do: Identity where this was done. All, where there is no compiler.
+    """
+    left = ~_IN_C[operations]
+    done = change_in_c(images, step_table(np.where(left, IDENTITY, operations), strengths, images.shape[1]))
+    return np.where(left, operations, IDENTITY) if done else operations
 
 
 def _apply_step(images: Tensor, operations: NDArray[np.int64], strengths: NDArray[np.float64], kernel: int) -> None:
@@ -186,3 +197,4 @@ _CHANGES: dict[str, Change] = {
 assert {NAMES[IDENTITY], "Blur", *GEOMETRIC, *_CHANGES} == set(NAMES), "every operation has an implementation"
 _GROUPS = {NAMES[IDENTITY]: 0, **dict.fromkeys(GEOMETRIC, 1), "Blur": 2, **{n: 3 + k for k, n in enumerate(_CHANGES)}}
 _GROUP_OF = np.array([_GROUPS[name] for name in NAMES])
+_IN_C = HAVE_STEPS & (np.array(NAMES) != "Hue")

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from soda_fast.data import pixel_operations
-from soda_fast.data.compiled_operations import apply_compiled
 from soda_fast.data.operations import IDENTITY, NAMES, OPERATIONS, SIGNED, strength
-from soda_fast.data.pixel_operations import _apply_step
+from soda_fast.data.pixel_operations import _apply_step, apply_compiled
 from tests.data.pictures import pixels
 
 IN_C = [name for name in NAMES if name not in ("Hue", "Blur")]
