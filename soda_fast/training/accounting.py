@@ -1,4 +1,4 @@
-"""What a run costs: share of the GPUs' peak, GPU hours, energy."""
+"""What a run costs: share of the GPUs' peak, GPU hours, energy, memory."""
 
 import importlib
 import importlib.util
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from soda_fast.config import Config
 from soda_fast.flops import count_flops
@@ -104,3 +105,16 @@ def energy_counter(device: torch.device) -> Callable[[], float]:
     except nvml.NVMLError:  # a GPU without a counter, or a part of one
         return lambda: math.nan
     return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+
+
+def peak_memory(processes: Processes) -> dict[str, float]:
+    """{"peak_memory_gib": the most that PyTorch's tensors took since the last call}, on the GPU that took most.
+
+    Empty on CPUs, whose allocator does not count. A collective among the hosts: the devices have no part in it.
+    """
+    if processes.device.type != "cuda":
+        return {}
+    peak = torch.tensor(torch.cuda.max_memory_allocated(processes.device))
+    torch.cuda.reset_peak_memory_stats(processes.device)
+    dist.all_reduce(peak, dist.ReduceOp.MAX)
+    return {"peak_memory_gib": peak.item() / 2**30}

@@ -12,13 +12,12 @@ from soda_fast.evaluation import versions
 from soda_fast.parallel import Processes, Vote, Watchdog
 from soda_fast.run_directory import RunDirectory
 from soda_fast.spans import span
-from soda_fast.training.accounting import Accounting
+from soda_fast.training.accounting import Accounting, peak_memory
 from soda_fast.training.assembly import fingerprint_of, global_batch, open_loader
 from soda_fast.training.checkpoint import CheckpointStore
 from soda_fast.training.clock import Clock, SaveTimer
 from soda_fast.training.inspections import Inspections
 from soda_fast.training.metrics import Metrics
-from soda_fast.training.peak_memory import peak_memory
 from soda_fast.training.profiler import Profiler
 from soda_fast.training.replaced_images import ReplacedImages
 from soda_fast.training.shared_folder import require_shared
