@@ -5,17 +5,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from soda_fast.data.shard_images import load_store
+from soda_fast.data.shard_images import ShardImages, load_store
 from soda_fast.data.webdataset import load_webdataset
-from soda_fast.prepare.check import changed_files, shard_entries
 from soda_fast.prepare.coil import require_held_out
 from soda_fast.prepare.download import download
 from soda_fast.prepare.official import OFFICIAL
 from soda_fast.prepare.sources import read_source
 from soda_fast.store.build import build_store, construction_site
 from soda_fast.store.decode_all import Findings, check_entries
-from soda_fast.store.entries import Entry
-from soda_fast.store.layout import MANIFEST, Manifest, find_store, store_folder
+from soda_fast.store.entries import Entry, FileRange
+from soda_fast.store.layout import MANIFEST, Manifest, damage, find_store, store_folder
+from soda_fast.store.names import all_names
 
 _SHOWN = 20
 
@@ -81,14 +81,14 @@ def check(dataset: str, root: Path, source: Path | None, part: bool, processes: 
     if not (source or root).exists():
         raise ValueError(f"--root {root}: does not exist" if source is None else f"--source {source}: does not exist")
     store = find_store(root, dataset) if source is None else None
-    problems = changed_files(store) if store else []
+    problems = _changed_files(store) if store else []
     for problem in problems:
         print(problem)
     if problems:
         raise ValueError(f"{store}: {len(problems)} files are not as they were made; remove it and prepare it again")
     if store or dataset == "webdataset":
         train, test, _ = load_store(store) if store else load_webdataset(source or root)
-        findings = _check({"train": shard_entries(train), "test": shard_entries(test) if test else []}, processes)
+        findings = _check({"train": _shard_entries(train), "test": _shard_entries(test) if test else []}, processes)
     else:
         with tempfile.TemporaryDirectory() as scratch:
             findings = _check(read_source(dataset, source or root, part, Path(scratch)).splits, processes)
@@ -97,6 +97,26 @@ def check(dataset: str, root: Path, source: Path | None, part: bool, processes: 
             f"{len(findings.unreadable):,} images cannot be decoded; repair or remove them, or set "
             "data.on_unreadable=replace"
         )
+
+
+def _changed_files(folder: Path) -> list[str]:
+    """What is wrong with the files of a store, one sentence each."""
+    return [problem for file in Manifest.read(folder).files if (problem := damage(folder, file)) is not None]
+
+
+def _shard_entries(images: ShardImages) -> list[Entry]:
+    """The images of shards, as entries to be checked."""
+    names = all_names(images.names) if images.names else None
+    return [
+        Entry(
+            names[number] if names else images.describe(number),
+            int(row["label"]),
+            int(row["length"]),
+            0,
+            FileRange(str(images.shards[row["shard"]]), int(row["offset"]), int(row["length"])),
+        )
+        for number, row in enumerate(images.index)
+    ]
 
 
 def _check(splits: Mapping[str, Sequence[Entry]], processes: int | None) -> Findings:
