@@ -210,13 +210,7 @@ class ProbeViewConfig:
 
     def as_view(self) -> ViewConfig:
         """The same view, without RandAugment."""
-        return ViewConfig(
-            crop_flip_probability=self.crop_flip_probability,
-            crop_scale=self.crop_scale,
-            crop_ratio=self.crop_ratio,
-            flip_probability=self.flip_probability,
-            randaugment_probability=0.0,
-        )
+        return ViewConfig(**vars(self), randaugment_probability=0.0)
 
 
 ProtocolName = Literal[
