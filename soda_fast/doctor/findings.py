@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _WIDTH = 100
+Mark = Literal["ok", "slow", "wrong", "note"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Finding:
     information. remedy: what to do about it, for slow and wrong.
     """
 
-    mark: Literal["ok", "slow", "wrong", "note"]
+    mark: Mark
     subject: str
     text: str
     remedy: str = ""

@@ -1,11 +1,12 @@
 """Whether a configuration's memory suffices, as predicted (soda_fast/memory)."""
 
 from soda_fast.config import Config
-from soda_fast.doctor.findings import Finding
+from soda_fast.doctor.findings import Finding, Mark
 from soda_fast.doctor.hardware import Hardware
 from soda_fast.memory import predict_memory
 
 _GIB = 2**30
+_MARKS: dict[str, Mark] = {"fits": "ok", "may not fit": "slow", "does not fit": "wrong"}
 
 
 def memory_finding(config: Config, hardware: Hardware, processes: int) -> Finding:
@@ -19,10 +20,4 @@ def memory_finding(config: Config, hardware: Hardware, processes: int) -> Findin
     place = f"on each of {processes} GPUs" if processes > 1 else one
     verdict = plan.verdict(hardware.memory_bytes)
     text = f"{plan.peak_bytes / _GIB:.2f} GiB at the peak predicted {place} ({plan.setting}), {verdict}"
-    match plan.fit(hardware.memory_bytes):
-        case "fits":
-            return Finding("ok", "memory", text)
-        case "may not fit":
-            return Finding("slow", "memory", text)
-        case "does not fit":
-            return Finding("wrong", "memory", text)
+    return Finding(_MARKS[plan.fit(hardware.memory_bytes)], "memory", text)

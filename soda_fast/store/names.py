@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from itertools import islice
 from pathlib import Path
 
 _BLOCK = 512
@@ -29,9 +30,7 @@ def original_name(names: Path, number: int) -> str | None:
     """The name that image `number` of a store's split had before it was stored; None without that list."""
     try:
         with names.open(encoding="utf-8") as lines:
-            for place, line in enumerate(lines):
-                if place == number:
-                    return str(json.loads(line))
+            line = next(islice(lines, number, None), None)
+            return None if line is None else str(json.loads(line))
     except (OSError, json.JSONDecodeError):
-        pass
-    return None
+        return None
