@@ -36,14 +36,11 @@ def measurements(record: Record) -> dict[str, Measurement]:
     }
     found: dict[str, Measurement] = {}
     for part in record.parts:
-        for figure in makers.get(part.name, _nothing)(part.result or {}):
+        make = makers.get(part.name)
+        for figure in make(part.result or {}) if make else ():
             name = f"{part.name}/{figure.name}"
             found[name] = replace(figure, name=name)
     return found
-
-
-def _nothing(result: dict[str, Any]) -> Iterator[Measurement]:
-    return iter(())
 
 
 def _single(name: str, value: float, unit: str, more_is_better: bool = True) -> Measurement:
@@ -53,6 +50,10 @@ def _single(name: str, value: float, unit: str, more_is_better: bool = True) -> 
 def _several(name: str, values: Sequence[float], unit: str, more_is_better: bool) -> Measurement:
     lower, median, upper = spread(values)
     return Measurement(name, median, lower, upper, unit, more_is_better)
+
+
+def _quartiles(name: str, found: dict[str, float], unit: str, more_is_better: bool) -> Measurement:
+    return Measurement(name, found["median"], found["lower_quartile"], found["upper_quartile"], unit, more_is_better)
 
 
 def _ceilings(result: dict[str, Any]) -> Iterator[Measurement]:
@@ -66,25 +67,20 @@ def _ceilings(result: dict[str, Any]) -> Iterator[Measurement]:
 def _kernels(result: dict[str, Any]) -> Iterator[Measurement]:
     for row in result.get("rows", ()):
         if row["provider"] == "triton":
-            time = row["time"]
             name = f"{row['shape']} batch {row['batch']} {row['layout']} {row['direction']}"
-            yield Measurement(name, time["median"], time["lower_quartile"], time["upper_quartile"], "us", False)
+            yield _quartiles(name, row["time"], "us", False)
 
 
 def _ladder(result: dict[str, Any]) -> Iterator[Measurement]:
     for row in result.get("rungs", ()):
         if row["status"] == "measured":
-            rate = row["images_per_second"]
-            yield Measurement(
-                row["name"], rate["median"], rate["lower_quartile"], rate["upper_quartile"], "images/s", True
-            )
+            yield _quartiles(row["name"], row["images_per_second"], "images/s", True)
 
 
 def _scaling(result: dict[str, Any]) -> Iterator[Measurement]:
     for row in result.get("measured", ()):
         if "error" not in row:
-            step, name = row["step_s"], f"{row['processes']}/{row['process_images']}"
-            yield Measurement(name, step["median"], step["lower_quartile"], step["upper_quartile"], "s", False)
+            yield _quartiles(f"{row['processes']}/{row['process_images']}", row["step_s"], "s", False)
 
 
 def _memory(result: dict[str, Any]) -> Iterator[Measurement]:
@@ -95,9 +91,7 @@ def _memory(result: dict[str, Any]) -> Iterator[Measurement]:
 def _spread_rates(result: dict[str, Any]) -> Iterator[Measurement]:
     """Rows with a name, and a rate with quartiles."""
     for row in result.get("rows", ()):
-        rate = row["images_per_second"]
-        spread = rate["median"], rate["lower_quartile"], rate["upper_quartile"]
-        yield Measurement(row["name"], *spread, "images/s", True)
+        yield _quartiles(row["name"], row["images_per_second"], "images/s", True)
 
 
 def _evaluation(result: dict[str, Any]) -> Iterator[Measurement]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.ladder.rungs import RUNGS
-from benchmarks.ladder.targets import GPU, not_judged
+from benchmarks.ladder.targets import GPU, not_judged, verdict_text
 from benchmarks.ladder.timeline import PHASES
 from benchmarks.measurements import measurements
 from benchmarks.record import Record
@@ -107,7 +107,7 @@ def _ladder(result: dict[str, Any]) -> list[str]:
         f"MFU is of the measured matrix rate, or of the data sheet's, and counts {result['mfu_counts']}.",
     ]
     for verdict in result.get("targets", ()):
-        lines.append(f"- {_verdict(verdict['target'], verdict['reached'], verdict['at_least'])}")
+        lines.append(f"- {verdict_text(verdict['target'], verdict['reached'], verdict['at_least'])}")
     return lines
 
 
@@ -134,7 +134,7 @@ def kernels(record: Record) -> list[str]:
         for summary in best:
             case = f"{summary['config']}, batch {summary['batch']}"
             lines += [
-                f"- {_verdict(f'{case}: {words}', summary.get(key), target)}"
+                f"- {verdict_text(f'{case}: {words}', summary.get(key), target)}"
                 for key, (words, target) in KERNEL_TARGETS.items()
             ]
     return [*lines, ""]
@@ -320,9 +320,3 @@ def _percent(share: float | None) -> str:
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}"
-
-
-def _verdict(what: str, reached: float | None, target: float) -> str:
-    if reached is None:
-        return f"{what}: target {target:,g}, not measured"
-    return f"{what}: target {target:,g}, reached {reached:,.2f}, {'met' if reached >= target else 'MISSED'}"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.ladder.targets import verdict_text
 from benchmarks.ladder.timeline import PHASES
 
 HEADER = (
@@ -49,11 +50,7 @@ def format_head(result: dict[str, Any]) -> str:
 
 def format_targets(result: dict[str, Any]) -> str:
     """Met or missed, where the targets apply."""
-    words = {True: "met", False: "MISSED", None: "not measured"}
-    lines = []
-    for verdict in result["targets"]:
-        reached = "" if verdict["reached"] is None else f", reached {verdict['reached']:,.1f}"
-        lines.append(f"target {verdict['target']} >= {verdict['at_least']:,.1f}: {words[verdict['met']]}{reached}")
+    lines = [verdict_text(one["target"], one["reached"], one["at_least"]) for one in result["targets"]]
     return "\n".join(lines) or "targets: they speak of configs/cifar10.yaml with its loader on an H200, not of this"
 
 

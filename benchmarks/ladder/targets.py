@@ -34,6 +34,13 @@ def judge(result: dict[str, Any], config: Config) -> list[dict[str, Any]]:
     return verdicts
 
 
+def verdict_text(what: str, reached: float | None, target: float) -> str:
+    """Met or missed, in words."""
+    if reached is None:
+        return f"{what}: target {target:,g}, not measured"
+    return f"{what}: target {target:,g}, reached {reached:,.2f}, {'met' if reached >= target else 'MISSED'}"
+
+
 def not_judged(device: str) -> str:
     """For a GPU's name a sentence on why nothing that it reaches is judged; empty for the targets' own."""
     return "" if GPU in device else f"Targets speak of an {GPU}: nothing is judged by them on this GPU, {device}."
