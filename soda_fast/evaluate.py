@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 
 from soda_fast.build import build_model
 from soda_fast.config import Config
-from soda_fast.data import Dataset, load_dataset
+from soda_fast.data import Dataset, ImageSet, load_dataset
 from soda_fast.data.fingerprint import fingerprint
 from soda_fast.data.unreadable import tell_replaced
 from soda_fast.encoders import build_encoder, encode_module
@@ -256,8 +256,7 @@ class _Evaluation:
         """Run all protocols and measures on an encoder. A collective."""
         is_first = not self.results
         prober = Prober(self.config, self.dataset, self.processes)
-        assert self.dataset.test is not None, "checked at the start"
-        provider = prober.provider(encode, self.dataset.train, self.dataset.test)
+        provider = prober.provider(encode, self._splits["train"], self._splits["test"])
         if is_first:
             self.first = provider
         self.results[name] = self._run_protocols(name, provider)
@@ -314,16 +313,35 @@ class _Evaluation:
         return MadeImages(Studio(model, self.dataset, self.config, self.processes), self.origin.made_by)
 
     def _subject(self) -> Subject:
-        return replace(
-            self._lasting,
+        config, dataset, origin, device = self.config, self.dataset, self.origin, self.processes.device
+        mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
+        kept = "L2-normalised, " if config.evaluation.l2_normalize else ""
+        return Subject(
+            run=str(origin.run.path),
+            checkpoint=origin.checkpoint,
+            dataset=dataset.name,
+            dataset_hash=self._fingerprints,
+            transform=f"central square, {config.data.source_size} pixels, mean {mean}, deviation {std}",
+            features=f"{kept}{config.evaluation.feature_precision}, encoder in {config.evaluation.encoder_precision}",
+            split_sizes={name: len(images) for name, images in self._splits.items()},
+            num_classes=len(dataset.class_names),
+            seed=config.run.seed,
+            seeds=_seeds(config),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
             seconds=time.perf_counter() - self._start,
             replaced_images={split: len(found) for split, found in self._replaced.items()},
+            tested_on=_TESTED_ON[origin.held_out],
         )
 
+    @property
+    def _splits(self) -> dict[str, ImageSet]:
+        assert self.dataset.test is not None, "checked at the start"
+        return {"train": self.dataset.train, "test": self.dataset.test}
+
     @cached_property
-    def _lasting(self) -> Subject:
-        """What does not change from encoder to encoder: the images' fingerprints take long."""
-        return _subject(self.config, self.dataset, self.origin, self.processes.device)
+    def _fingerprints(self) -> dict[str, str]:
+        """Once: they take long."""
+        return {name: fingerprint(images) for name, images in self._splits.items()}
 
 
 def _check_splits(dataset: Dataset, config: Config, accuracies: Sequence[str]) -> None:
@@ -346,32 +364,5 @@ def newest_picture(samples: Path) -> Path | None:
     )
 
 
-def _subject(config: Config, dataset: Dataset, origin: _Origin, device: torch.device) -> Subject:
-    """Its seconds and replaced images are filled in as they become known."""
-    assert dataset.test is not None, "checked at the start"
-    splits = {"train": dataset.train, "test": dataset.test}
-    mean, std = ([round(value, 4) for value in values] for values in (dataset.mean, dataset.std))
-    kept = "L2-normalised, " if config.evaluation.l2_normalize else ""
-    return Subject(
-        run=str(origin.run.path),
-        checkpoint=origin.checkpoint,
-        dataset=dataset.name,
-        dataset_hash={name: fingerprint(images) for name, images in splits.items()},
-        transform=f"central square, {config.data.source_size} pixels, mean {mean}, deviation {std}",
-        features=f"{kept}{config.evaluation.feature_precision}, encoder in {config.evaluation.encoder_precision}",
-        split_sizes={name: len(images) for name, images in splits.items()},
-        num_classes=len(dataset.class_names),
-        seed=config.run.seed,
-        seeds=_seeds(config),
-        device=_describe(device),
-        seconds=0.0,
-        tested_on=_TESTED_ON[origin.held_out],
-    )
-
-
 def _seeds(config: Config) -> tuple[int, ...]:
     return tuple(range(config.run.seed, config.run.seed + config.evaluation.seeds))
-
-
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
