@@ -42,7 +42,7 @@ def examine(
     train = _find_images(config)
     paths = path_findings(config, hardware, train.count, train.longest)
     found += _say(f"\n{path}: which paths, and why", [train.finding, *paths])
-    found += _say("\nDisks and memory", disk_findings(config, _parameters(config), train.count))
+    found += _say("\nDisks and memory", disk_findings(config, count_parameters(build_empty_model(config)), train.count))
     processes = fitting_processes(config, max(hardware.gpus, 1))
     if not _wrong(found):
         found += _say(None, [memory_finding(config, hardware, processes)])
@@ -97,7 +97,3 @@ def _verdict(findings: list[Finding]) -> int:
         return 1
     print("\nTraining can start" + (f"; slower than it could be: {', '.join(dict.fromkeys(slow))}" if slow else ""))
     return 0
-
-
-def _parameters(config: Config) -> int:
-    return count_parameters(build_empty_model(config))

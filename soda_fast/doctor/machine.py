@@ -21,15 +21,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def machine_findings() -> Iterator[Finding]:
     """GPUs and what drives them, compilers, cores, memory."""
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     yield Finding("note", "system", f"{platform.platform()}, Python {platform.python_version()}")
-    yield Finding("note", "PyTorch", f"{torch.__version__}, {_cuda_build()}")
+    yield Finding("note", "PyTorch", f"{torch.__version__}, {build}")
     yield from _gpus()
     yield Finding("note", "driver", driver_version() or "no NVIDIA driver")
     yield Finding("note", "NCCL", nccl_version() or "none: it comes with PyTorch for CUDA, and joins several GPUs")
     yield Finding("note", "DALI", installed("nvidia-dali-cuda") or "not installed")
     yield Finding("note", "Triton", installed("triton") or "not installed")
     yield Finding("note", "compilers", _compilers_text())
-    yield Finding("note", "cores", _cores_text())
+    yield Finding("note", "cores", f"{available_cores():g} for this process, of {os.cpu_count()}")
     yield Finding("note", "memory", f"{available_memory_bytes() / GIB:.1f} GiB available to this process")
 
 
@@ -77,10 +78,6 @@ def nccl_version() -> str | None:
     return ".".join(str(part) for part in torch.cuda.nccl.version())
 
 
-def _cuda_build() -> str:
-    return f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-
-
 def _gpus() -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield _no_gpu()
@@ -121,10 +118,6 @@ def _no_gpu() -> Finding:
 def _compilers_text() -> str:
     c, triton, cxx = (found or "none" for found in (c_compiler(), triton_compiler(), cxx_compiler()))
     return f"C {c}{'' if triton == c else f' (Triton: {triton})'}, C++ {cxx}"
-
-
-def _cores_text() -> str:
-    return f"{available_cores():g} for this process, of {os.cpu_count()}"
 
 
 def _read(path: Path) -> str:

@@ -25,7 +25,7 @@ def path_findings(
 
     train_images: None: not known. longest: side in pixels of those that will lie in memory decoded; None: none will.
     """
-    yield _gpu(hardware) if hardware.on_gpu else _cpu(config, hardware, train_images)
+    yield (Finding("ok", "device", f"GPU, {hardware.gpu}") if hardware.on_gpu else _cpu(config, hardware, train_images))
     yield from _processes(config, hardware)
     yield from _images(config, hardware, longest)
     yield _precision(config, hardware)
@@ -44,10 +44,6 @@ def _cpu(config: Config, hardware: Hardware, train_images: int | None) -> Findin
     if train_images is not None:
         text += f", {run_length_images(config, train_images) / rate / 86400:,.1f} days for this run"
     return Finding("slow", "device", text, "it needs a GPU")
-
-
-def _gpu(hardware: Hardware) -> Finding:
-    return Finding("ok", "device", f"GPU, {hardware.gpu}")
 
 
 def _processes(config: Config, hardware: Hardware) -> Iterator[Finding]:
