@@ -15,7 +15,7 @@ evaluation.json   probes of the last checkpoint; evaluation-held-out.json: on im
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,44 +51,17 @@ FREE_KEYS = (
     "perf",
     "profile",
 )
-
-
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
 class RunDirectory:
     """Paths of one run."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def averages(self) -> Path:
-        return self.path / "averages"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def failures(self) -> Path:
-        return self.path / "failures"
-
-    @property
-    def memory(self) -> Path:
-        return self.path / "memory"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.evaluation = path / "config.yaml", path / "evaluation.json"
+        self.checkpoints, self.averages, self.samples = path / "checkpoints", path / "averages", path / "samples"
+        self.failures, self.memory = path / "failures", path / "memory"
 
     def load_config(self, overrides: Sequence[str] = ()) -> Config:
         """The run's configuration, with `section.key=value` over it.
@@ -97,7 +70,8 @@ class RunDirectory:
             ValueError: this is not a run's directory, or an override would shape what was learnt.
         """
         if not self.config.is_file():
-            near = difflib.get_close_matches(self.path.name, _siblings(self.path))
+            beside = self.path.parent.iterdir() if self.path.parent.is_dir() else ()
+            near = difflib.get_close_matches(self.path.name, [path.name for path in beside])
             hint = f"; did you mean {self.path.with_name(near[0])}?" if near else ""
             raise ValueError(f"{self.path} is not a run directory: it has no config.yaml{hint}")
         saved = load_config(self.config)
@@ -205,7 +179,3 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _siblings(path: Path) -> list[str]:
-    return [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
