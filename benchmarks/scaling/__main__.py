@@ -23,9 +23,8 @@ import torch
 from benchmarks.json_file import write_json
 from benchmarks.machine import describe_machine
 from benchmarks.plots import draw_scaling
-from benchmarks.scaling.child import Request
-from benchmarks.scaling.measure import links_of, measure_step
-from benchmarks.scaling.prediction import Computation, Links, Prediction, fit_computation, predict
+from benchmarks.scaling.child import Request, measure_step
+from benchmarks.scaling.prediction import Computation, Links, Prediction, fit_computation, links_of, predict
 from benchmarks.scaling.table import format_result
 from benchmarks.scaling.traffic import Collective, step_traffic
 from soda_fast.config import Config, load_config, resolve_perf

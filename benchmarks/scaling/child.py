@@ -1,10 +1,13 @@
-"""One process of a measured step. Started by torchrun: -m benchmarks.scaling.child REQUEST.json ANSWER.json"""
+"""Measured steps, each in processes of its own, so that compilation and memory do not carry over.
+
+One process, started by torchrun: -m benchmarks.scaling.child REQUEST.json ANSWER.json
+"""
 
 import json
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.json_file import write_json
+from benchmarks.suite.process import ask, last_line
 from benchmarks.synthetic import EPOCH_IMAGES, synthetic_parts
 from benchmarks.timing import spread, timed, waiter
 from soda_fast.__main__ import leave
@@ -67,6 +71,30 @@ def measure_links(processes: Processes, wait: Callable[[], None]) -> dict[str, f
     rate = (n - 1) / n * (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
     slowest = processes.gather([small, rate])
     return {"launch_s": max(one[0] for one in slowest), "bytes_s": min(one[1] for one in slowest)}
+
+
+def measure_step(request: Request, processes: int, threads: int | None, limit_s: float) -> dict[str, Any]:
+    """The answer of benchmarks.scaling.child from `processes` on this machine.
+
+    Args:
+        threads: of each process; None: as the machine has it.
+        limit_s: after as many seconds it is given up.
+
+    Raises:
+        ValueError: it failed or took too long; with its last words.
+    """
+    # The address too: torchrun would ask for that of the host's name, which not every machine can resolve.
+    here = ["--standalone", "--local-addr", "localhost"]
+    command = [sys.executable, "-m", "torch.distributed.run", *here, "--nproc-per-node", str(processes)]
+    command += ["-m", "benchmarks.scaling.child"]
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    ended, answer = ask(command, asdict(request), limit_s, environment)
+    if answer is not None:
+        return answer
+    name = f"{processes} processes with {request.process_images} images each"
+    if ended.code is None:
+        raise ValueError(f"{name}: not done after {limit_s:.0f} s")
+    raise ValueError(f"{name}: exit {ended.code}: {last_line(ended.log)}")
 
 
 def main() -> int:

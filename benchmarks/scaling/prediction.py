@@ -11,6 +11,7 @@ and the memory bandwidth and multiprocessors that communication takes from compu
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.scaling.traffic import MACHINE_PROCESSES, Collective, Group
 
@@ -63,6 +64,12 @@ class Prediction:
     def images_per_second(self) -> float:
         """Of all processes together."""
         return self.processes * self.process_images / self.step_s
+
+
+def links_of(row: dict[str, Any], overlapped: bool) -> Links:
+    """The links between processes of one machine as they were measured beside a step."""
+    found = row["links"]
+    return Links(found["bytes_s"], found["bytes_s"], 0.0, 0.0, found["launch_s"], overlapped)
 
 
 def fit_computation(steps: Sequence[tuple[float, float]]) -> Computation:
