@@ -3,7 +3,6 @@
 A member whose name leads out of the archive, a link, a device, an absurd size: each refuses the whole archive.
 """
 
-import os
 import stat
 import struct
 import tarfile
@@ -73,41 +72,16 @@ def list_tar_of_tars(path: Path) -> Iterator[tuple[str, list[Member]]]:
     size = path.stat().st_size
     with _open_tar(path) as archive:
         outer = _without_repeats(path, list(_tar_members(path, archive, 0, size, _MAX_TAR_BYTES)))
-    for member in outer:
-        assert isinstance(member.origin, FileRange), "made by _tar_members"
-        start = member.origin.offset
-        with path.open("rb") as file:
-            file.seek(start)
+        infos = [info for info in archive if not info.isdir()]
+        for member, info in zip(outer, infos, strict=True):
             try:
-                with tarfile.open(fileobj=_Window(file, start, member.size), mode="r:") as archive:  # type: ignore[call-overload]
-                    inner = list(_tar_members(path, archive, start, member.size, MAX_MEMBER_BYTES))
+                with tarfile.open(fileobj=archive.extractfile(info), mode="r:") as tar:
+                    inner = list(_tar_members(path, tar, info.offset_data, info.size, MAX_MEMBER_BYTES))
             except (tarfile.TarError, OSError) as error:
                 raise ValueError(
                     f"{path}: {member.name} in it is no whole tar archive ({error}); get it again"
                 ) from error
-        yield member.name, _without_repeats(path, inner)
-
-
-class _Window:
-    """A part of a file, as a file: what tarfile needs of one."""
-
-    def __init__(self, file: object, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._at = file, start, length, 0
-
-    def read(self, size: int = -1) -> bytes:
-        left = self._length - self._at
-        size = left if size < 0 else min(size, left)
-        self._file.seek(self._start + self._at)  # type: ignore[attr-defined]
-        content: bytes = self._file.read(max(0, size))  # type: ignore[attr-defined]
-        self._at += len(content)
-        return content
-
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        self._at = place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+            yield member.name, _without_repeats(path, inner)
 
 
 def _open_tar(path: Path) -> tarfile.TarFile:
