@@ -40,40 +40,26 @@ class Official:
 WHOLE = "train and test"
 """In place of a split, where the official data set has none."""
 
+_KRIZ, _STANFORD = "https://www.cs.toronto.edu/~kriz", "http://cs231n.stanford.edu"
+
+
+def _public(file: str, md5: str, folder: str, size: int) -> Archive:
+    return Archive(file, md5, f"{folder}/{file}", size)
+
+
 OFFICIAL = {
     "cifar10": Official(
-        archives=(
-            Archive(
-                "cifar-10-python.tar.gz",
-                "c58f30108f718f92721af3b95e74349a",
-                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                170_498_071,
-            ),
-        ),
+        archives=(_public("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", _KRIZ, 170_498_071),),
         classes=10,
         images={"train": (5_000, 5_000), "test": (1_000, 1_000)},
     ),
     "cifar100": Official(
-        archives=(
-            Archive(
-                "cifar-100-python.tar.gz",
-                "eb9058c3a382ffc7106e4002c42a8d85",
-                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                169_001_437,
-            ),
-        ),
+        archives=(_public("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", _KRIZ, 169_001_437),),
         classes=100,
         images={"train": (500, 500), "test": (100, 100)},
     ),
     "tiny_imagenet": Official(
-        archives=(
-            Archive(
-                "tiny-imagenet-200.zip",
-                "90528d7ca1a48142e341f4ef8d21d0de",
-                "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-                248_100_043,
-            ),
-        ),
+        archives=(_public("tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", _STANFORD, 248_100_043),),
         classes=200,
         images={"train": (500, 500), "test": (50, 50)},
     ),
