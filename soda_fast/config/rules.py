@@ -188,12 +188,8 @@ def _sampling(config: Config) -> Iterator[Contradiction]:
 
 
 def _views(config: Config) -> Iterator[Contradiction]:
-    probe = config.evaluation.view.as_view()
-    for name, view in (
-        ("data.source", config.data.source),
-        ("data.target", config.data.target),
-        ("evaluation.view", probe),
-    ):
+    views = {"data.source": config.data.source, "data.target": config.data.target}
+    for name, view in {**views, "evaluation.view": config.evaluation.view.as_view()}.items():
         yield from _ordered(name, view)
     yield from _blur("source", config.data.source, config.data.source_size)
     yield from _blur("target", config.data.target, config.data.target_size)

@@ -103,11 +103,11 @@ class Resize:
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device, kernels: Kernels = "auto") -> None:
-        weights = resize_weights(max(height, width), size)
-        self._first, self._weights = (torch.from_numpy(a).to(device) for a in (weights.first, weights.weights))
+        first_and_weights = resize_weights(max(height, width), size)
+        self._first, self._weights = (torch.from_numpy(numbers).to(device) for numbers in first_and_weights)
         # So that the numbers between, which take four times the room and more, stay in a core's cache.
         self._cached_rows = max(1, _CACHED_BYTES // 4 // (height * width * 3))
-        self._fused = resizes(kernels, device, size, weights.weights.shape[2])
+        self._fused = resizes(kernels, device, size, self._weights.shape[2])
 
     def __call__(self, images: Tensor, plan: ViewPlan) -> Tensor:
         """(N, H, W, 3) uint8 -> (N, S, S, 3) uint8."""

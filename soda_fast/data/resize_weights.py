@@ -5,7 +5,6 @@ Shrinking widens the triangle that weighs the pixels (antialiasing); at a border
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,31 +12,24 @@ from numpy.typing import NDArray
 PRECISION_BITS = 22  # weights are multiples of 2**-22, so that 8-bit pixels sum up inside 32 bits
 
 
-@dataclass(frozen=True)
-class ResizeWeights:
-    """Of lengths 0..L to one length S, with K pixels for each result.
-
-    first: (L + 1, S) int64, the first of the pixels that count.
-    weights: (L + 1, S, K) int32, in units of 2**-22; 0 for pixels that do not count.
-    """
-
-    first: NDArray[np.int64]
-    weights: NDArray[np.int32]
-
-
 def most_taps(longest: int, size: int) -> int:
     """K, for every length up to `longest`, to `size`: the most pixels that one result needs."""
     return math.ceil(max(1.0, longest / size)) * 2 + 1
 
 
-def resize_weights(longest: int, size: int) -> ResizeWeights:
-    """Weights for every length up to `longest`, to `size`."""
+def resize_weights(longest: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """For lengths 0..L, the longest, to one length S, with K pixels for each result.
+
+    Returns:
+        (L + 1, S), the first of the pixels that count, and (L + 1, S, K), their weights in units of 2**-22; 0 for
+        pixels that do not count.
+    """
     taps = most_taps(longest, size)
     first = np.zeros((longest + 1, size), np.int64)
     weights = np.zeros((longest + 1, size, taps), np.int32)
     for length in range(1, longest + 1):
         first[length], weights[length] = _of_length(length, size, taps)
-    return ResizeWeights(first, weights)
+    return first, weights
 
 
 def _of_length(length: int, size: int, taps: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
