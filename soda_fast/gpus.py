@@ -15,26 +15,25 @@ import torch
 class DataSheet:
     """One GPU.
 
-    bf16_tflops: dense matrix products, 1e12 operations a second. memory_gbytes_s: GB/s of its memory. link_gbytes_s:
-    GB/s in each direction to the other GPUs of its machine (half of NVLink's printed total; PCIe where there is none).
+    bf16_tflops: dense matrix products, 1e12 operations a second. link_gbytes_s: GB/s in each direction to the other
+    GPUs of its machine (half of NVLink's printed total; PCIe where there is none).
     """
 
     name: str
     bf16_tflops: float
-    memory_gbytes_s: float
     link_gbytes_s: float
 
 
 # The more particular name first: "H100 PCIe" is also an "H100".
 DATA_SHEETS = (
-    DataSheet("B200", 2250, 8000, 900),
-    DataSheet("H200", 989, 4800, 450),
-    DataSheet("H100 PCIe", 756, 2000, 64),
-    DataSheet("H100 NVL", 835, 3900, 300),
-    DataSheet("H100", 989, 3350, 450),
-    DataSheet("A100", 312, 2039, 300),
-    DataSheet("L40S", 362, 864, 32),
-    DataSheet("RTX 4090", 165, 1008, 32),
+    DataSheet("B200", 2250, 900),
+    DataSheet("H200", 989, 450),
+    DataSheet("H100 PCIe", 756, 64),
+    DataSheet("H100 NVL", 835, 300),
+    DataSheet("H100", 989, 450),
+    DataSheet("A100", 312, 300),
+    DataSheet("L40S", 362, 32),
+    DataSheet("RTX 4090", 165, 32),
 )
 
 

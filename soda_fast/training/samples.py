@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from soda_fast.build import view_rays
 from soda_fast.config import Config
@@ -38,15 +37,12 @@ class Samples:
         reconstructed = sample_images(denoise_under(model.denoise, rays), self.config, z, x_T)
         reshard(model)
         rows = {
-            "source": self._visible(batch.source),
+            # As the images that they were, their noise included.
+            "source": Statistics(self.dataset.mean, self.dataset.std, batch.source.device).restore(batch.source),
             "target": batch.target,
             "made from\nthe source's z": reconstructed,
         }
         return draw(Picture([Row(caption, images) for caption, images in rows.items()]))
-
-    def _visible(self, source: Tensor) -> Tensor:
-        """The source view as the image that it was, its noise included."""
-        return Statistics(self.dataset.mean, self.dataset.std, source.device).restore(source)
 
     def _first_images(self) -> Batch:
         if self._batch is None:
