@@ -275,8 +275,8 @@ class ParallelConfig:
     half as much again to send. auto: if all gathered weights are larger than 1 GiB."""
     unit_mib: Literal["auto"] | NonNegative = "auto"
     """Neighbouring blocks are sharded together until their float32 weights have so many MiB: fewer units cost the host
-    less time and send larger messages, more of them take less memory and overlap better with computation. 0: each block
-    apart. auto: 16; on a single process, which sends nothing, 1024."""
+    less time and send larger messages, more of them take less memory and overlap better with computation. A model with
+    no more is one unit. 0: each block apart. auto: 16; on a single process, which sends nothing, 1024."""
     timeout_minutes: PositiveFloat = 30.0
     """The longest that a step, a probe, a picture or the writing of a checkpoint may take. When processes wait for each
     other longer than this, those that are behind are named and all end."""

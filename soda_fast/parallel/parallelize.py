@@ -45,7 +45,8 @@ def parallelize(
         entry_methods: methods besides forward that callers use; FSDP gathers parameters for these too.
         recomputed: those of the blocks whose activations are not kept for the backward pass but computed again. They
             must draw no random numbers and change no buffers.
-        unit_bytes: neighbouring blocks become one unit until their parameters have these. 0: each is one.
+        unit_bytes: neighbouring blocks become one unit until their parameters have these; a model with no more is one
+            unit as a whole. 0: each block is one.
     """
     synchronise_batch_norm(model, dist.group.WORLD)
     for module, name in compiled:
@@ -57,7 +58,11 @@ def parallelize(
     if reshard_after_forward is None:
         numbers = sum(parameter.numel() for parameter in model.parameters())
         reshard_after_forward = numbers * (2 if bf16 else 4) > KEPT_BYTES
-    for unit in (*(unit for together in blocks for unit in units_of(together, unit_bytes)), [model]):
+    # One unit for all is the root's, whose hooks run once: those of a unit of many blocks run for every block, and look
+    # at all of the unit's parameters each time.
+    fits = _parameter_bytes(model) <= unit_bytes
+    units = [] if fits else [unit for together in blocks for unit in units_of(together, unit_bytes)]
+    for unit in (*units, [model]):
         fully_shard(
             unit, mesh=mesh, mp_policy=policy or MixedPrecisionPolicy(), reshard_after_forward=reshard_after_forward
         )
@@ -78,8 +83,12 @@ def units_of(blocks: Sequence[nn.Module], least_bytes: int) -> list[list[nn.Modu
             units.append([])
             missing = least_bytes
         units[-1].append(block)
-        missing -= sum(parameter.numel() * parameter.element_size() for parameter in block.parameters())
+        missing -= _parameter_bytes(block)
     return [unit for unit in units if unit]
+
+
+def _parameter_bytes(module: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def reshard(model: nn.Module) -> None:

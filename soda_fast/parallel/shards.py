@@ -15,7 +15,8 @@ def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
     milliseconds in an operation that takes the device less than one. FSDP may give a parameter other memory in its
     first forward, so what was returned before it is not the parameter any more.
     """
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    # Not `to_local`, which from torch 2.14 on makes a new view of each parameter.
+    return [tensor._local_tensor if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def sharding_group(tensor: Tensor) -> dist.ProcessGroup | None:

@@ -9,7 +9,7 @@ from soda_fast.build import build_schedule, initialise, view_rays
 from soda_fast.config import Config, check_shard_processes, check_world_size, resolve_perf, section_drops
 from soda_fast.data import Batch
 from soda_fast.diffusion import denoising_loss, expected_prediction, loss_weights, noise_images
-from soda_fast.parallel import Processes
+from soda_fast.parallel import Processes, gathering_modules
 from soda_fast.spans import span
 from soda_fast.training.assembly import spread_model
 from soda_fast.training.ema import WeightAverage
@@ -50,6 +50,7 @@ class TrainStep:
         self.memory_format = torch.channels_last if perf.channels_last else torch.contiguous_format
         self.bf16 = perf.precision == "bf16"
         self.model = spread_model(config, processes, compiled=perf.compile is True)
+        self._gathering = gathering_modules(self.model)
         initialise(self.model, config)
         average = spread_model(config, processes, compiled=False)
         average.load_state_dict(self.model.state_dict())
@@ -117,11 +118,13 @@ class TrainStep:
     def _step(self, parts: list[Batch]) -> None:
         if self.config.perf.compile_mode == "cuda-graphs":
             torch.compiler.cudagraph_mark_step_begin()
-        self.model.train()
+        if not self.model.training:  # to say it to every module again takes a millisecond
+            self.model.train()
         self._set_learning_rates()
         losses: list[Tensor] = []
         for number, batch in enumerate(parts, start=1):
-            self.model.set_requires_gradient_sync(number == len(parts))  # type: ignore[operator]
+            for module in self._gathering:
+                module.set_requires_gradient_sync(number == len(parts), recurse=False)
             # Equal shares: the mean over targets, parts and (in FSDP's reduction) processes is the global batch's.
             loss = self.losses(batch).mean() / len(parts)
             # 1, but NaN if the loss is not finite: a loss can overflow where its gradient does not.

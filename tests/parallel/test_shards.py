@@ -1,12 +1,21 @@
 """Units of sharding; optimizer, clipping and average on shards, against PyTorch's own on whole tensors."""
 
 import copy
+from typing import Any
 
 import torch
 from spawn import run_in_processes
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from soda_fast.parallel import Processes, local_shards, parallelize, sharding_group, start_processes
+from soda_fast.parallel import (
+    Processes,
+    gathering_modules,
+    local_shards,
+    parallelize,
+    sharding_group,
+    start_processes,
+)
 from soda_fast.parallel.parallelize import units_of
 from soda_fast.training.ema import WeightAverage
 from soda_fast.training.finite import FiniteGuard
@@ -41,6 +50,30 @@ def test_units_have_the_bytes_asked_for() -> None:
     assert units_of(layers, 65) == [layers[:2], layers[2:4], layers[4:]]
     assert units_of(layers, 1 << 20) == [layers]
     assert units_of([], 0) == []
+
+
+def test_a_model_that_fits_one_unit_is_the_roots() -> None:
+    model_bytes = 4 * sum(parameter.numel() for parameter in Chain().parameters())
+    with start_processes("cpu") as processes:
+        whole, cut = (spread(Chain(), processes, "fsdp", unit) for unit in (model_bytes, model_bytes - 1))
+        assert gathering_modules(whole) == [whole]
+        assert len(gathering_modules(cut)) == 1 + len(WIDTHS[1:])
+
+
+class NoOperation(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError(f"{func} is called")
+
+
+@torch.no_grad()
+def test_taking_shards_is_no_operation() -> None:
+    with start_processes("cpu") as processes:
+        parameters = list(spread(Chain(), processes, "fsdp").parameters())
+        with NoOperation():
+            shards = local_shards(parameters)
+        for shard, parameter in zip(shards, parameters, strict=True):
+            shard.fill_(1)
+            assert torch.equal(parameter.full_tensor(), torch.ones_like(shard))
 
 
 def steps_on_shards(strategy: str, max_norm: float) -> tuple[list[float], list[Tensor], list[Tensor]]:

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import pytest
 import torch
+from torch import nn
 from training.tiny import BATCH, tiny_tree
 
 from soda_fast.config import config_from_tree
@@ -65,3 +66,24 @@ def test_a_step_goes_on_where_another_one_stood(tmp_path: Path) -> None:
         with pytest.raises(NonFiniteError) as raised:
             other.guard.check()
     assert raised.value.images_seen == 2 * BATCH
+
+
+def test_a_step_looks_for_no_modules_and_trains_what_was_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking takes the host milliseconds in a model of several hundred modules."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the modules are walked through")
+
+    config = config_from_tree(tiny_tree(tmp_path, 3))
+    with start_processes("cpu") as processes:
+        step = TrainStep(config, processes, warmup_images=0)
+        step(noise())  # FSDP looks for its modules in the first one
+        step.model.eval()
+        step(noise())
+        assert all(module.training for module in step.model.modules())
+        for look in ("named_modules", "named_children"):
+            monkeypatch.setattr(nn.Module, look, refuse)
+        step(noise())
+        monkeypatch.undo()
