@@ -64,14 +64,13 @@ def finished(task: Task) -> Shard | None:
     """The shard of a task if an earlier attempt finished it, every byte compared; None if it is to be made."""
     try:
         tree = json.loads(task.record_path.read_bytes())
-    except (OSError, json.JSONDecodeError):
+        if tree["plan"] != task.plan:
+            return None
+        record = FileRecord(**tree["record"])
+        rows, unreadable = [tuple(row) for row in tree["rows"]], [(name, cause) for name, cause in tree["unreadable"]]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
-    if tree["plan"] != task.plan:
-        return None
-    record = FileRecord(**tree["record"])
-    if damage(task.folder, record) is not None:
-        return None
-    return Shard(record, [tuple(row) for row in tree["rows"]], [(name, cause) for name, cause in tree["unreadable"]])
+    return None if damage(task.folder, record) is not None else Shard(record, rows, unreadable)
 
 
 def write_shard(task: Task, advance: Callable[[], None]) -> Shard:
