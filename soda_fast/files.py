@@ -1,8 +1,20 @@
 """Files that are either whole or absent."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """An OSError inside names this file if it names none: that a disk is full, the system says without a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -22,7 +34,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):  # half a file would take space that is wanted for the rest
             temporary.unlink(missing_ok=True)
-        # That a disk is full, the system says without the file's name.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from soda_fast.files import sync_directory, write_atomically
+from soda_fast.files import naming, sync_directory, write_atomically
 from soda_fast.store.entries import Entry
 from soda_fast.store.layout import FileRecord, damage
 from soda_fast.store.pictures import inspect
@@ -88,7 +88,8 @@ def write_shard(task: Task, advance: Callable[[], None]) -> Shard:
     rows: list[Row] = []
     unreadable: list[tuple[str, str]] = []
     at = 0
-    with temporary.open("wb", buffering=1 << 20) as file:
+    # Around all of it: a file that could not be written whole says so once more when it is closed.
+    with naming(temporary), temporary.open("wb", buffering=1 << 20) as file:
 
         def write(pieces: Iterable[bytes]) -> None:
             nonlocal at

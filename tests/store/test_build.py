@@ -21,6 +21,7 @@ from soda_fast.store import build
 from soda_fast.store.build import Contents, build_store, construction_site, plan
 from soda_fast.store.entries import Entry, Pixels, file_entry
 from soda_fast.store.layout import ROW, Manifest, damage, find_store
+from soda_fast.store.shard import write_shard
 from tests.data.pictures import clouds, encode, needs_dali
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +198,13 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match=r"has 0.07 GB of free space, .* are needed; make room"):
         make(contents, tmp_path)
     assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_a_disk_that_fills_up_is_told_with_the_file(tmp_path: Path) -> None:
+    (task,) = plan(contents_of(tree(tmp_path / "tree", 10)), tmp_path)
+    (tmp_path / f".{task.file}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*train-00000\.tar"):
+        write_shard(task, lambda: None)
 
 
 def test_a_source_that_vanishes_is_named(tmp_path: Path) -> None:
