@@ -4,6 +4,7 @@ Torch is imported by the verbs that need it, after their arguments have been che
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: a user's mistake. 1: training cannot go on. 75: stopped by SIGTERM or SIGUSR1, to be started again.
     130: stopped by Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot show, as names of files, ends nothing
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     # argparse takes positional arguments in one piece: key=value after an option arrives as a leftover.
     options, leftovers = parser.parse_known_args(arguments)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from soda_fast.checkpoint_reader import describe_failure
 from soda_fast.data import Dataset
 from soda_fast.data.statistics import Statistics
 from soda_fast.encoding import Encode
@@ -173,7 +174,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"--weights {path}: cannot be read as a state dict ({error})") from error
+        raise ValueError(f"--weights {path}: cannot be read as a state dict ({describe_failure(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"--weights {path}: is no state dict; save module.state_dict()")
     return state

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -226,8 +226,10 @@ def _evaluate(
         evaluation.first.clean("test")
     if not processes.is_main:
         return
-    evaluation.write()
+    # First what took long to find out, which a full disk must not take along.
     evaluation.tell()
+    evaluation.write()
+    evaluation.tell_where()
     if plot:
         folder = origin.run.path / "plots" / origin.report.stem
         for path in draw_plots(origin.run.path, folder, evaluation.first, dataset, origin.checkpoint.images_seen):
@@ -264,7 +266,8 @@ class _Evaluation:
             for split, found in part.items():
                 self._replaced[split] |= found.keys()
         if self.processes.is_main and self.accuracies and self.measures:
-            self.write()  # A measure that fails leaves what is finished.
+            with suppress(OSError):  # a disk that stays full is told of at the end
+                self.write()  # A measure that fails leaves what is finished.
         asked = [one for one in self.measures if not (one == "dci" and name == "pixels")]
         made = self._made_images() if is_first else None
         self.measured[name] = measure(asked, encode, self.config, self.dataset, self.processes, made)
@@ -301,6 +304,9 @@ class _Evaluation:
         side = self.config.data.target_size
         if "reconstruction" in self.measures and self.origin.model is not None and side < SSIM_SIDE:
             print(f"no SSIM: its window is {SSIM_SIDE} pixels wide, data.target_size is {side}")
+
+    def tell_where(self) -> None:
+        """What lies where."""
         print(f"{time.perf_counter() - self._start:,.1f} s; all numbers: {self.origin.report}")
         picture = newest_picture(self.origin.run.samples)
         if picture:

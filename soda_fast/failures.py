@@ -91,5 +91,5 @@ def newest(root: Path) -> Failure:
         found = json.loads(path.read_text())
         config, images_seen = config_from_tree(found["config"]), int(found["images_seen"])
         return Failure(config, images_seen, path.parent / "weights", dict(found["images"]), found["findings"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

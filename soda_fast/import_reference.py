@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from soda_fast.build import build_model
+from soda_fast.checkpoint_reader import describe_failure
 from soda_fast.config import Config, ConfigError, config_from_tree
 from soda_fast.data.catalog import known_statistics
 from soda_fast.parallel import parallelize, start_processes
@@ -185,8 +186,8 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _DAMAGED as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of tensors that torch can read safely ({first})") from error
+        cause = describe_failure(error)
+        raise ValueError(f"{path}: not a checkpoint of tensors that torch can read safely ({cause})") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path}: expected a dict with MODEL and perhaps EMA, found {type(checkpoint).__name__}")
     return checkpoint

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from soda_fast.build import build_model, view_rays
 from soda_fast.checkpoint_reader import read_tensors
-from soda_fast.config import Config, config_from_tree
+from soda_fast.config import Config, ConfigError, config_from_tree
 from soda_fast.diffusion import Guidance
 from soda_fast.export import CONFIG_NAME, ENCODER_NAME, MODEL_NAME, from_exported
 from soda_fast.model import SODA, ResNetEncoder
 from soda_fast.posthoc import make_average
-from soda_fast.run_directory import RunDirectory
+from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.sampling import denoise_under, sample_images, starting_noise, with_sampling
-from soda_fast.training.checkpoint_files import latest
+from soda_fast.training.checkpoint_files import latest, read_manifest
 
 
 class PretrainedSODA(SODA):
@@ -173,14 +173,40 @@ def load_run(
     Raises:
         ValueError: no run, no whole checkpoint in it, or nothing to make that average of.
     """
+    found = checkpoint or newest_checkpoint(run)
+    try:
+        return *_load_checkpoint(run, overrides, ema_length, found), found
+    except (OSError, ValueError):
+        # A training at work removes its old checkpoints, and has a newer one then.
+        if checkpoint is not None or found.exists():
+            raise
+    return load_run(run, overrides, ema_length)
+
+
+def _load_checkpoint(
+    run: RunDirectory, overrides: Sequence[str], ema_length: float | None, checkpoint: Path
+) -> tuple[SODA, Config]:
     config = run.load_config(overrides)
-    checkpoint = checkpoint or newest_checkpoint(run)
+    _require_trained_with(run, config, checkpoint)
     model = build_model(config)
     state = model.state_dict()
     read_tensors(checkpoint, "ema.", state)
     if ema_length is not None:
         make_average(run, config, checkpoint, ema_length, state)
-    return model, config, checkpoint
+    return model, config
+
+
+def _require_trained_with(run: RunDirectory, config: Config, checkpoint: Path) -> None:
+    """Refuse a config.yaml that was edited after training, where the same weights would mean something else."""
+    try:
+        trained = config_from_tree(read_manifest(checkpoint)["config"])
+    except ConfigError:  # of another version, which config.yaml has been adapted to
+        return
+    for key, (before, now) in find_changes(trained, config).items():
+        if key.startswith(("data.", "model.", "diffusion.")):
+            raise ConfigError(
+                f"{run.config} has {key} = {now!r}, and {checkpoint} was trained with {before!r}; put that back"
+            )
 
 
 def newest_checkpoint(run: RunDirectory) -> Path:
@@ -221,7 +247,7 @@ def _load(path: Path, whole: bool, ema_length: float | None) -> tuple[SODA, Conf
     try:
         description = json.loads((path / CONFIG_NAME).read_text())
         tree, digests = description["config"], dict(description["sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / CONFIG_NAME} is not the description of an exported model; export it again"
         ) from error

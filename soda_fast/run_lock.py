@@ -31,9 +31,7 @@ class RunLock:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise ValueError(
-                f"run.dir {self.directory}: cannot be written ({error.strerror}); choose another run.dir"
-            ) from error
+            raise self._unwritable(error) from error
         try:
             no_locks = hold(descriptor, wait=False)
         except BlockingIOError as error:
@@ -49,10 +47,18 @@ class RunLock:
                 f"the file system of {self.directory} cannot lock ({no_locks}): nothing prevents a second training in "
                 "the same run.dir"
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"process": os.getpid(), "machine": socket.gethostname()}).encode(), 0)
+        holder_now = json.dumps({"process": os.getpid(), "machine": socket.gethostname()})
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder_now.encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise self._unwritable(error) from error
         self._descriptor = descriptor
         return None
+
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(f"run.dir {self.directory}: cannot be written ({error.strerror}); choose another run.dir")
 
     def release(self) -> None:
         """Give the lock back; nothing to do if it was never taken."""

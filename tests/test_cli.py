@@ -172,14 +172,18 @@ def test_evaluate_on_held_out_images_leaves_the_test_split_unread(
         (["--encoder", "torchvision:alexnet"], ["alexnet: cannot take images of 3 x 8 x 8", "RuntimeError"]),
         (["--encoder", "math:nothing"], ["math:nothing", "nothing"]),
         (["--encoder", "torchvision:resnet18", "--weights", "absent.pt"], ["absent.pt"]),
+        (["--encoder", "torchvision:resnet18", "--weights", "BOMB"], ["bomb.pt", "refused: it could run code)"]),
         (["--weights", "absent.pt"], ["--encoder"]),
     ],
 )
 def test_mistakes_of_evaluate(
-    run: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    torch.save(print, tmp_path / "bomb.pt")
+    arguments = [argument.replace("BOMB", str(tmp_path / "bomb.pt")) for argument in arguments]
     assert main(["evaluate", str(run), *arguments]) == 2
     error = capsys.readouterr().err
+    assert "weights_only" not in error, "torch's advice is to run it"
     for word in words:
         assert word in error
 

@@ -1,5 +1,6 @@
 """`evaluate` on several processes and on other encoders: which checkpoint is judged, and what the report says of it."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -70,3 +71,17 @@ def test_the_report_on_another_run_names_its_checkpoint(
     assert (checkpoint["name"], checkpoint["weights"]) == (spec, "EMA of train.ema_beta 0.5, exported")
     assert main(["evaluate", str(run), "--encoder", f"run:{tmp_path}"]) == 2
     assert f"{tmp_path} is not a run directory" in capsys.readouterr().err
+
+
+def test_a_full_disk_takes_no_accuracies_along(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert main(["evaluate", str(run), "--held-out"]) == 2
+    told = capsys.readouterr()
+    assert "trained  z" in told.out
+    assert "evaluation-held-out.json: No space left on device" in told.err
+    assert "all numbers" not in told.out

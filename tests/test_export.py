@@ -9,7 +9,10 @@ import torch
 from training.tiny import BATCH, run_tiny, tiny_tree
 
 import soda_fast
+from soda_fast import pretrained
 from soda_fast.cli import main
+from soda_fast.run_directory import RunDirectory
+from soda_fast.training import checkpoint_files
 from soda_fast.training.checkpoint_files import checkpoints
 
 
@@ -68,3 +71,54 @@ def test_a_damaged_newest_checkpoint_is_told_of(
     monkeypatch.setenv("RANK", "1")
     soda_fast.load(damaged)
     assert capsys.readouterr().err == ""
+
+
+def test_a_checkpoint_that_training_removes_meanwhile(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its files are compared, or read: what is newest then is taken, and it is no damage."""
+    trained = tmp_path / "run"
+    shutil.copytree(run, trained)
+    older, newer = checkpoints(trained / "checkpoints")
+    shutil.copytree(newer, tmp_path / "copy")
+    compare, read = checkpoint_files.find_damage, pretrained.read_tensors
+
+    def find_damage(path: Path) -> str | None:
+        if path == newer:
+            shutil.rmtree(newer)
+        return compare(path)
+
+    def read_tensors(path: Path, prefix: str, into: dict[str, torch.Tensor]) -> None:
+        if path == newer:
+            shutil.rmtree(newer)
+        read(path, prefix, into)
+
+    with monkeypatch.context() as while_comparing:
+        while_comparing.setattr(checkpoint_files, "find_damage", find_damage)
+        assert checkpoint_files.latest(trained / "checkpoints") == (older, [])
+    (tmp_path / "copy").rename(newer)
+    monkeypatch.setattr(pretrained, "read_tensors", read_tensors)
+    assert pretrained.load_run(RunDirectory(trained))[2] == older
+
+
+def test_an_edited_config_yaml_is_not_believed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same weights under another noise schedule, or other means, would give something else."""
+    edited = tmp_path / "run"
+    shutil.copytree(run, edited)
+    file = edited / "config.yaml"
+    was = file.read_text()
+    file.write_text(was.replace("schedule: linear", "schedule: cosine"))
+    assert main(["export", str(edited), str(tmp_path / "out")]) == 2
+    assert "config.yaml has diffusion.schedule = 'cosine', and" in capsys.readouterr().err
+    file.write_text(was.replace("mean: [0.3", "mean: [0.4"))
+    with pytest.raises(ValueError, match=r"has data.mean = \(0.4.* was trained with \(0.3.*; put that back"):
+        soda_fast.load(edited)
+    file.write_text(was.replace("log_every_images: 12", "log_every_images: 24"))
+    soda_fast.load(edited)
+
+
+def test_an_absurd_config_json_is_told(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), str(tmp_path)]) == 0
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"config\.json is not the description of an exported model"):
+        soda_fast.load(tmp_path)

@@ -59,6 +59,12 @@ def _run_length(config: Config) -> Iterator[Contradiction]:
         yield keys, f"train.images is {images} and train.epochs is {epochs:g}; give one, and set the other to null"
 
 
+def _paths(config: Config) -> Iterator[Contradiction]:
+    for key, path in (("run.dir", config.run.dir), ("data.root", config.data.root)):
+        if any("\ud800" <= letter <= "\udfff" for letter in path):  # what Python makes of bytes that are no text
+            yield (key,), f"{key} is {show(path)}, which is not UTF-8, as config.yaml is; rename the folder"
+
+
 def _warmup(config: Config) -> Iterator[Contradiction]:
     images, epochs = config.train.warmup_images, config.train.warmup_epochs
     if images is not None and epochs is not None:
@@ -279,6 +285,7 @@ def _blur(name: str, view: ViewConfig, size: int) -> Iterator[Contradiction]:
 
 RULES: tuple[Callable[[Config], Iterator[Contradiction]], ...] = (
     _run_length,
+    _paths,
     _warmup,
     _accumulation,
     _ema_lengths,

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 from soda_fast.locks import hold
 
@@ -51,6 +52,17 @@ def _make(final: Path, temporary: Path, make: Callable[[Path], None]) -> None:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Inside, a folder that `cached` gave is read. Raises ValueError, which names it, where its files are damaged."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TokenError) as error:
+        # Not what numpy says: of bytes that could be a pickle it tells how to run them.
+        cause = error.strerror if isinstance(error, OSError) else "a file in it is not what was written"
+        raise ValueError(f"{folder}: is damaged ({cause}); remove this folder, and it is made again") from error
 
 
 def stamps(paths: Sequence[Path]) -> list[object]:

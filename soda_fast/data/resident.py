@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from soda_fast.data.cache import cached, stamps
+from soda_fast.data.cache import cached, reading, stamps
 from soda_fast.data.cifar import OFFICIAL, cifar_sources, load_cifar
 from soda_fast.data.image_set import ArrayImages, DecodedImages, EncodedImages, ImageSet, UnreadableImage
 from soda_fast.store.build import require_space
@@ -75,8 +75,9 @@ def make_resident(images: ImageSet, root: Path, name: str, most_bytes: int, thre
     shape = (len(images), *size, 3)
     key = [list(shape), images.stamps()]
     folder = cached(root, f"{name}-pixels", key, lambda folder: _decode(images, shape, folder, name, threads))
-    pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
-    unreadable = np.load(folder / _UNREADABLE, allow_pickle=False)
+    with reading(folder):
+        pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+        unreadable = np.load(folder / _UNREADABLE, allow_pickle=False)
     return ResidentImages(pixels, images.without(unreadable), np.arange(len(images)))
 
 
@@ -124,5 +125,6 @@ def load_resident_cifar(name: str, root: Path) -> tuple[ResidentImages, Resident
         labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
         return ResidentImages(pixels, ArrayImages(pixels, labels, f"{name} {what} image"), np.arange(len(labels)))
 
-    names = json.loads((folder / "names.json").read_text())
-    return load("train", "training"), load("test", "test"), tuple(names)
+    with reading(folder):
+        names = json.loads((folder / "names.json").read_text())
+        return load("train", "training"), load("test", "test"), tuple(names)

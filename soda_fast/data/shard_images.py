@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from soda_fast.data.cache import stamps
 from soda_fast.data.image_set import EncodedImages
 from soda_fast.store.entries import read_range
-from soda_fast.store.layout import ROW, Manifest, SplitRecord
+from soda_fast.store.layout import ROW, Manifest, SplitRecord, damage
 from soda_fast.store.names import member_name, original_name
 
 _OPEN_SHARDS = 256
@@ -113,7 +113,8 @@ def load_store(folder: Path) -> tuple[ShardImages, ShardImages | None, tuple[str
     """Train, test and the classes' names of a store.
 
     Raises:
-        ValueError: a file is missing, or its size is not what it was when the store was made.
+        ValueError: a file is missing, or not what it was when the store was made, as far as its size tells; of an
+            index, whose damage would show other images under other labels, as every byte tells.
     """
     manifest = Manifest.read(folder)
     splits = {name: _load_split(folder, split) for name, split in manifest.splits.items()}
@@ -122,11 +123,9 @@ def load_store(folder: Path) -> tuple[ShardImages, ShardImages | None, tuple[str
 
 def _load_split(folder: Path, split: SplitRecord) -> ShardImages:
     for record in split.files:
-        path = folder / record.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != record.bytes:
-            found = "is missing" if size is None else f"has {size:,} bytes instead of {record.bytes:,}"
-            raise ValueError(f"{path}: {found}; remove the folder {folder} and prepare the data set again")
+        problem = damage(folder, record, every_byte=record is split.index)
+        if problem is not None:
+            raise ValueError(f"{problem}; remove the folder {folder} and prepare the data set again")
     index = np.load(folder / split.index.file, mmap_mode="r", allow_pickle=False)
     if index.dtype != ROW or index.shape != (split.images,):
         raise ValueError(f"{folder / split.index.file}: is no index of {split.images:,} images; prepare it again")

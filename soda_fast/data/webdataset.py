@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soda_fast.data.cache import cached, stamps
+from soda_fast.data.cache import cached, reading, stamps
 from soda_fast.data.folder import both_splits
 from soda_fast.data.shard_images import ShardImages
 from soda_fast.store import tar_index, workers
@@ -62,7 +62,8 @@ def _shards(root: Path, split: str) -> list[Path]:
 def _load(root: Path, split: str, shards: list[Path]) -> ShardImages:
     key = [_VERSION, stamps(shards)]
     folder = cached(root, f"{split}-index", key, lambda folder: np.save(folder / _INDEX, _index(shards)))
-    return ShardImages(shards, np.load(folder / _INDEX, mmap_mode="r", allow_pickle=False))
+    with reading(folder):
+        return ShardImages(shards, np.load(folder / _INDEX, mmap_mode="r", allow_pickle=False))
 
 
 def _index(shards: list[Path]) -> NDArray[np.void]:

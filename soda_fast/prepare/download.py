@@ -1,5 +1,6 @@
 """Downloads that continue where they stopped, and are used only when their checksum is the official one."""
 
+import errno
 import hashlib
 import http.client
 import time
@@ -17,6 +18,7 @@ _ATTEMPTS = 5
 _PAUSE_S = 1.0
 _TIMEOUT_S = 60
 _CHUNK = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def download(archive: Archive, folder: Path, url: str | None = None) -> Path:
@@ -56,6 +58,10 @@ def _fetch(url: str, part: Path, archive: Archive) -> None:
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url}: the server answers {error.code} {error.reason}; try later, or --url") from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise ValueError(
+                    f"{part}: cannot be written ({error.strerror}); make room, and the same command goes on"
+                ) from error
             failures = 0 if _size(part) > before else failures + 1
             if failures == _ATTEMPTS:
                 reason = getattr(error, "reason", None) or error

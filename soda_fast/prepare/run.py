@@ -125,7 +125,7 @@ def _check(splits: Mapping[str, Sequence[Entry]], processes: int | None) -> Find
     for split, entries in splits.items():
         found = check_entries(entries, processes)
         for name, cause in found.unreadable:
-            print(f"{split}: {_shown(name)}: {cause}")
+            print(f"{split}: {name}: {cause}")
         unreadable += found.unreadable
         traits += found.traits
     images = sum(len(entries) for entries in splits.values())
@@ -161,14 +161,9 @@ def _tell_unreadable(found: Sequence[tuple[str, str]]) -> None:
         return
     print(f"{len(found):,} images cannot be read; training stops at once, unless data.on_unreadable=replace:")
     for name, cause in found[:_SHOWN]:
-        print(f"  {_shown(name)}: {cause}")
+        print(f"  {name}: {cause}")
     if len(found) > _SHOWN:
         print(f"  ... all are in {MANIFEST}")
-
-
-def _shown(name: str) -> str:
-    """A file's name as a terminal can show it: names need not be UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _require_processes(processes: int | None) -> None:

@@ -39,7 +39,9 @@ def uncompressed(archive: Path, scratch: Path) -> Path:
         with opener(archive, "rb") as source, copy.open("wb") as target:
             _copy(cast(BinaryIO, source), target, archive, scratch, status.st_size * _MOST_TIMES)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{archive}: cannot be decompressed ({error}); get it again") from error
+        system = isinstance(error, OSError) and error.errno is not None  # what is damaged has no number
+        remedy = f"see to it that files can be written to {scratch}" if system else "get it again"
+        raise ValueError(f"{archive}: cannot be decompressed ({error}); {remedy}") from error
     write_atomically(note, stamp)
     return copy
 

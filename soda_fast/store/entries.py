@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from soda_fast.files import naming
 from soda_fast.store.pictures import encode_png
 
 # What zipfile raises where a member is not what its directory says. NotImplementedError, for methods it does not know,
@@ -53,7 +54,7 @@ class WholeFile:
     path: str
 
     def read(self) -> bytes:
-        with open(self.path, "rb") as file:
+        with naming(self.path), open(self.path, "rb") as file:
             return file.read()
 
 
@@ -66,7 +67,7 @@ class FileRange:
     length: int
 
     def read(self) -> bytes:
-        with open(self.path, "rb", buffering=0) as file:
+        with naming(self.path), open(self.path, "rb", buffering=0) as file:
             return read_range(file.fileno(), self.offset, self.length, self.path)
 
 

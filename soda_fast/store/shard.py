@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from soda_fast.files import sync_directory, write_atomically
+from soda_fast.files import naming, sync_directory, write_atomically
 from soda_fast.store.entries import Entry
 from soda_fast.store.layout import FileRecord, damage
 from soda_fast.store.pictures import inspect
@@ -64,14 +64,13 @@ def finished(task: Task) -> Shard | None:
     """The shard of a task if an earlier attempt finished it, every byte compared; None if it is to be made."""
     try:
         tree = json.loads(task.record_path.read_bytes())
-    except (OSError, json.JSONDecodeError):
+        if tree["plan"] != task.plan:
+            return None
+        record = FileRecord(**tree["record"])
+        rows, unreadable = [tuple(row) for row in tree["rows"]], [(name, cause) for name, cause in tree["unreadable"]]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
-    if tree["plan"] != task.plan:
-        return None
-    record = FileRecord(**tree["record"])
-    if damage(task.folder, record) is not None:
-        return None
-    return Shard(record, [tuple(row) for row in tree["rows"]], [(name, cause) for name, cause in tree["unreadable"]])
+    return None if damage(task.folder, record) is not None else Shard(record, rows, unreadable)
 
 
 def write_shard(task: Task, advance: Callable[[], None]) -> Shard:
@@ -89,7 +88,8 @@ def write_shard(task: Task, advance: Callable[[], None]) -> Shard:
     rows: list[Row] = []
     unreadable: list[tuple[str, str]] = []
     at = 0
-    with temporary.open("wb", buffering=1 << 20) as file:
+    # Around all of it: a file that could not be written whole says so once more when it is closed.
+    with naming(temporary), temporary.open("wb", buffering=1 << 20) as file:
 
         def write(pieces: Iterable[bytes]) -> None:
             nonlocal at

@@ -53,13 +53,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot, tensors: Mapping[str, Tenso
     folder.mkdir(exist_ok=True)
     header = sealed({**asdict(snapshot), _DIGEST: _digest(tensors)})
     data = save(dict(tensors), metadata={_HEADER: json.dumps(header)})
-    path = snapshot_path(folder, snapshot.images_seen, snapshot.length)
-    try:
-        write_atomically(path, data)
-    except OSError:
-        # Half a file would take space that is wanted for the rest.
-        path.with_name(f".{path.name}.tmp").unlink(missing_ok=True)
-        raise
+    write_atomically(snapshot_path(folder, snapshot.images_seen, snapshot.length), data)
 
 
 def remove_newer(folder: Path, images_seen: int) -> None:

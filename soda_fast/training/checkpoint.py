@@ -190,11 +190,16 @@ class CheckpointStore:
         if path is not None:
             self._check_images(path)
         progress = None if path is None else load_checkpoint(path, state)
-        # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
-        self.processes.on_main(lambda: files.set_newer_aside(self.root, path))
+        self.processes.on_main(lambda: self._tidy(path))
         if progress is not None:
             self.newest_images = progress.images_seen
         return progress
+
+    def _tidy(self, loaded: Path | None) -> None:
+        # Newer ones than this failed their checks; they must not outlive the good ones when old ones are removed.
+        files.set_newer_aside(self.root, loaded)
+        # What a kill left of a save may be all that fits on the disk beside the good ones.
+        files.remove_leftovers(self.root)
 
     def _check_images(self, path: Path) -> None:
         """Other images would come at every position to come, and nothing would say so."""

@@ -86,6 +86,8 @@ def latest(root: Path) -> tuple[Path | None, list[str]]:
         damage = find_damage(path)
         if damage is None:
             return path, complaints
+        if not path.exists():  # removed as an old one meanwhile, by a training at work, which has a newer one
+            return latest(root)
         complaints.append(f"checkpoint {path} is damaged ({damage}) and is passed over")
     return None, complaints
 
@@ -194,6 +196,11 @@ def prune(root: Path, keep: int, keep_every_images: int) -> None:
     for images in to_remove(list(paths), keep, keep_every_images):
         # Renamed first, so that it is no checkpoint any more, wherever the removal is interrupted.
         paths[images].rename(temporary_path(root, images))
+    remove_leftovers(root)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what interrupted saves and removals left. Nothing may be being written."""
     for leftover in root.glob(".images-*.tmp"):
         remove_folder(leftover)
 

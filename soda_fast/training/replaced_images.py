@@ -35,8 +35,11 @@ class ReplacedImages:
         self._tolerating = tolerating
         self._lines: dict[int, str] = {}
         if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines()[1:]:
-                self._lines[int(line.split("\t")[0])] = line
+            try:
+                for line in self._path.read_text(encoding="utf-8").splitlines()[1:]:
+                    self._lines[int(line.split("\t")[0])] = line
+            except ValueError as error:
+                raise ValueError(f"{self._path}: is damaged ({error}); remove it, and it is begun anew") from error
 
     def report(self, replaced: Sequence[Replaced]) -> int:
         """Join what this process has met with what the others have; the main process writes the list. A collective.

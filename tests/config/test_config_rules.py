@@ -20,6 +20,7 @@ SMALL = ["model.encoder.arch=small"]
 RULES = {
     "both lengths": (["train.images=1000", "train.epochs=3"], ["train.images is 1000", "train.epochs is 3"]),
     "no length": (["train.images=null"], ["train.images and train.epochs are both null"]),
+    "a path that is no text": (["run.dir=runs/\udcff"], ["run.dir is", "not UTF-8", "rename the folder"]),
     "both warm-ups": (["train.warmup_images=1", "train.warmup_epochs=2"], ["warmup_images is 1", "warmup_epochs is 2"]),
     "accumulation": (["train.accumulate=3"], ["global_batch_images is 512", "accumulate 3"]),
     "stages": ([*SMALL, "model.encoder.depths=[1]"], ["widths [32, 64, 128]", "depths [1]", "same length"]),

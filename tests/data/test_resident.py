@@ -176,3 +176,20 @@ def test_the_spelling_of_the_root_decodes_nothing_again(tmp_path: Path, monkeypa
         made.append([(path.name, path.stat().st_mtime_ns) for path in sorted(root.glob(".soda-fast-*-pixels-*"))])
     assert len(made[0]) == 1
     assert made == made[:1] * 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04cos\nsystem\n.", None])
+@pytest.mark.parametrize("name", ["pixels.npy", "unreadable.npy"])
+def test_damaged_pixels_are_told_with_their_folder(name: str, content: bytes | None, tmp_path: Path) -> None:
+    """Emptied, a pickle, or cut short."""
+    files = images_in(tmp_path)
+    decoded(files, tmp_path)
+    (path,) = tmp_path.glob(f".soda-fast-train-pixels-*/{name}")
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    if (name, content) == ("unreadable.npy", None):
+        path.write_bytes(path.read_bytes()[:70])
+    with pytest.raises(ValueError, match=r"soda-fast-train-pixels-.* is damaged \(.*\); remove this folder") as told:
+        decoded(files, tmp_path)
+    assert "pickle" not in str(told.value)
+    shutil.rmtree(path.parent)
+    decoded(files, tmp_path)

@@ -187,6 +187,13 @@ def test_a_compressed_bomb_is_refused(tmp_path: Path) -> None:
         uncompressed(tmp_path / "x.tar.gz", tmp_path)
 
 
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(os.urandom(100_000)))
+    (tmp_path / "source.tar").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"No space left on device\); see to it that files can be written to"):
+        uncompressed(tmp_path / "x.tar.gz", tmp_path)
+
+
 def test_a_damaged_compressed_tar_is_named(tmp_path: Path) -> None:
     content = gzip.compress(os.urandom(100_000))
     (tmp_path / "x.tar.gz").write_bytes(content[:50_000])

@@ -139,3 +139,10 @@ def test_the_command_downloads_and_refuses_what_is_not_official(
     assert "exclude each other" in capsys.readouterr().err
     assert main(["prepare", "cifar10", "--url", server.url]) == 2
     assert "give both" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_fault_of_the_server(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.part").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"set\.zip\.part: cannot be written \(No space left on device\); make room"):
+        download(ARCHIVE, tmp_path, server.url)
+    assert len(server.asked) == 1

@@ -272,6 +272,15 @@ def test_names_that_are_not_utf_8_are_kept_and_shown(tmp_path: Path, capsys: pyt
     assert r"train: train/a/caf\udce9 2.jpg: is no readable image" in capsys.readouterr().out
 
 
+def test_what_a_terminal_cannot_show_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tree(tmp_path / "日本", {"train/a/1.jpg": picture(0)})
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert prepare("folder", "--root", tmp_path / "日本") == 0
+    terminal.seek(0)
+    assert r"\u65e5\u672c/folder-store: 1 train images" in terminal.read()
+
+
 def test_shards_of_others_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tar(tmp_path / "0.tar", {"a.jpg": picture(0), "a.cls": b"0", "b.jpg": b"text", "b.cls": b"0"})
     assert prepare("webdataset", "--root", tmp_path, "--check") == 2

@@ -21,6 +21,7 @@ from soda_fast.store import build
 from soda_fast.store.build import Contents, build_store, construction_site, plan
 from soda_fast.store.entries import Entry, Pixels, file_entry
 from soda_fast.store.layout import ROW, Manifest, damage, find_store
+from soda_fast.store.shard import write_shard
 from tests.data.pictures import clouds, encode, needs_dali
 
 ROOT = Path(__file__).parents[2]
@@ -129,11 +130,12 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
     (partial / "train-00001.tar").write_bytes(content)
     (partial / "train-00002.tar").write_bytes(b"short")
     (partial / "parts" / "train-00003.tar.json").unlink()
+    (partial / "parts" / "train-00004.tar.json").write_text("{}")
     (partial / ".train-00009.tar.77.tmp").write_bytes(b"of a killed worker")
     (partial / "train-00009.tar").write_bytes(b"of an earlier plan")
     folder = make(contents, tmp_path)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-*.tar")}
-    assert {name for name in after if after[name] == before.get(name)} == {"train-00000.tar", "train-00004.tar"}
+    assert {name for name in after if after[name] == before.get(name)} == {"train-00000.tar"}
     assert files_of(folder) == expected
     assert not partial.exists()
 
@@ -198,6 +200,13 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
     assert not list(tmp_path.rglob("*.tar"))
 
 
+def test_a_disk_that_fills_up_is_told_with_the_file(tmp_path: Path) -> None:
+    (task,) = plan(contents_of(tree(tmp_path / "tree", 10)), tmp_path)
+    (tmp_path / f".{task.file}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*train-00000\.tar"):
+        write_shard(task, lambda: None)
+
+
 def test_a_source_that_vanishes_is_named(tmp_path: Path) -> None:
     contents = contents_of(tree(tmp_path / "tree", 10))
     (tmp_path / "tree" / "train" / "b" / "00007.png").unlink()
@@ -226,13 +235,26 @@ def test_a_store_of_another_data_set_or_with_missing_files_is_refused(tmp_path: 
     tar = folder / "train-00000.tar"
     assert damage(folder, Manifest.read(folder).splits["train"].shards[0]) is None
     tar.write_bytes(tar.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"train-00000.tar: has .* bytes instead of .*prepare the data set again"):
+    with pytest.raises(ValueError, match=r"train-00000.tar: has .* bytes, had .*prepare the data set again"):
         load_store(folder)
     tar.unlink()
     with pytest.raises(ValueError, match=r"train-00000.tar: is missing"):
         load_store(folder)
-    (folder / "store.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"store.json: is no manifest of a store"):
+    for content in ("{}", "[" * 100_000):
+        (folder / "store.json").write_text(content)
+        with pytest.raises(ValueError, match=r"store.json: is no manifest of a store"):
+            load_store(folder)
+
+
+@pytest.mark.parametrize("place", [0, 40, -24])
+def test_an_index_with_a_flipped_bit_is_refused(place: int, tmp_path: Path) -> None:
+    """In what begins like a pickle then, in its description, in a label: images would come under other labels."""
+    folder = make(contents_of(tree(tmp_path / "tree", 10)), tmp_path)
+    path = folder / "train.index.npy"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x13
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train.index.npy: has changed since it was made; remove the folder"):
         load_store(folder)
 
 

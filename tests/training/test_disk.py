@@ -1,5 +1,6 @@
 """Disks that fill up, cannot be written, or give back other bytes than were written."""
 
+import errno
 import os
 import resource
 import signal
@@ -11,6 +12,8 @@ import forked
 import pytest
 from training.tiny import BATCH, tiny_tree, weights_hash
 
+from soda_fast.files import write_atomically
+from soda_fast.run_lock import RunLock
 from soda_fast.training.checkpoint_files import checkpoints, latest, to_remove
 
 SMALL = 100_000  # bytes: larger than metrics, smaller than a checkpoint
@@ -101,6 +104,28 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         from soda_fast.cli import main
 
         assert main(["train", str(config)]) == 2
+
+
+def no_space(*arguments: Any) -> None:
+    """What the system says of a full disk: no file's name."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        write_atomically(tmp_path / "file", b"new")
+    assert told.value.filename == str(tmp_path / "file")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_a_full_disk_is_told_by_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", no_space)
+        with pytest.raises(ValueError, match=r"run.dir .* cannot be written \(No space left on device\)"):
+            RunLock(tmp_path).acquire()
+    assert RunLock(tmp_path).acquire() is None, "it was given back"
 
 
 def test_which_checkpoints_stay() -> None:

@@ -253,6 +253,14 @@ def test_replay_without_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "has no recorded failure" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"config": {}}', "3"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / f"images-{BATCH:012d}").mkdir()
+    (tmp_path / f"images-{BATCH:012d}" / "failure.json").write_text(content)
+    with pytest.raises(ValueError, match=r"failure\.json cannot be read"):
+        failures.newest(tmp_path)
+
+
 def test_steps_left_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two of the diverging run's steps are allowed; the third ends it."""
     tree = diverging(tmp_path / "run")

@@ -133,3 +133,11 @@ def test_evaluation_and_pictures_count_them(tmp_path: Path, capsys: pytest.Captu
     assert main(["sample", run, "--images", "6", "--steps", "1"]) == 0
     # What is known to be no image is not chosen.
     assert "1 test images cannot be read" in capsys.readouterr().out
+
+
+def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+    run, root = tmp_path / "run", images(tmp_path / "images", {})
+    run.mkdir()
+    (run / "unreadable.tsv").write_text("index\tby\tcause\tstand-in\n1x\t2\tgone\t3\n")
+    with pytest.raises(ValueError, match=r"unreadable\.tsv: is damaged .*remove it"):
+        run_tiny(tree(run, root, steps=1))
