@@ -26,6 +26,10 @@ from soda_fast.sampling import denoise_under, sample_images, starting_noise, wit
 from soda_fast.training.checkpoint_files import latest, read_manifest
 
 
+# Keys, or what they begin with, without which weights are numbers.
+_MEANING = ("model.", "diffusion.", "data.mean", "data.std", "data.source_size", "data.target_size")
+
+
 class PretrainedSODA(SODA):
     """A trained SODA that can also make images. `denoise` is `SODA`'s."""
 
@@ -173,9 +177,10 @@ def load_run(
     Raises:
         ValueError: no run, no whole checkpoint in it, or nothing to make that average of.
     """
+    config = run.load_config(overrides)
     found = checkpoint or newest_checkpoint(run)
     try:
-        return *_load_checkpoint(run, overrides, ema_length, found), found
+        return _load_checkpoint(run, config, ema_length, found), config, found
     except (OSError, ValueError):
         # A training at work removes its old checkpoints, and has a newer one then.
         if checkpoint is not None or found.exists():
@@ -183,17 +188,14 @@ def load_run(
     return load_run(run, overrides, ema_length)
 
 
-def _load_checkpoint(
-    run: RunDirectory, overrides: Sequence[str], ema_length: float | None, checkpoint: Path
-) -> tuple[SODA, Config]:
-    config = run.load_config(overrides)
+def _load_checkpoint(run: RunDirectory, config: Config, ema_length: float | None, checkpoint: Path) -> SODA:
     _require_trained_with(run, config, checkpoint)
     model = build_model(config)
     state = model.state_dict()
     read_tensors(checkpoint, "ema.", state)
     if ema_length is not None:
         make_average(run, config, checkpoint, ema_length, state)
-    return model, config
+    return model
 
 
 def _require_trained_with(run: RunDirectory, config: Config, checkpoint: Path) -> None:
@@ -203,7 +205,7 @@ def _require_trained_with(run: RunDirectory, config: Config, checkpoint: Path) -
     except ConfigError:  # of another version, which config.yaml has been adapted to
         return
     for key, (before, now) in find_changes(trained, config).items():
-        if key.startswith(("data.", "model.", "diffusion.")):
+        if key.startswith(_MEANING):
             raise ConfigError(
                 f"{run.config} has {key} = {now!r}, and {checkpoint} was trained with {before!r}; put that back"
             )
