@@ -57,7 +57,6 @@ DIRECTORIES = [
     "~",
     "7",
     "'quoted'",
-    "\udcff",
 ]
 
 
