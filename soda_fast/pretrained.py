@@ -25,7 +25,7 @@ from soda_fast.run_directory import RunDirectory, find_changes
 from soda_fast.sampling import denoise_under, sample_images, starting_noise, with_sampling
 from soda_fast.training.checkpoint_files import latest, read_manifest
 
-# Keys, or what they begin with, without which weights are numbers.
+# Beginnings of the keys that say what the weights are told and what they answer; views and lengths do not.
 _MEANING = ("model.", "diffusion.", "data.mean", "data.std", "data.source_size", "data.target_size")
 
 

@@ -55,7 +55,11 @@ def apply_operations(images: Tensor, plan: ViewPlan, kernels: Kernels = "auto") 
 
 
 def apply_compiled(images: Tensor, operations: NDArray[np.int64], strengths: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Carry out one operation for each image of a CPU, in place, in C.
+    """Carry out one operation for each image in C, in place.
+
+    Args:
+        images: (N, S, S, 3) uint8, contiguous, on the CPU.
+        operations, strengths: (N,), of a plan.
 
     Returns:
         (N,), the operations that are left to do: Identity where this was done. All, where there is no compiler.
